@@ -1,0 +1,22 @@
+# Libraries from Debian 12 packages (scripts/setup installs them).
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(GTest REQUIRED)
+pkg_check_modules(ZSTD REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(LZ4 REQUIRED IMPORTED_TARGET liblz4)
+pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
+pkg_check_modules(FUSE3 REQUIRED IMPORTED_TARGET fuse3)
+pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)
+pkg_check_modules(ISAL REQUIRED IMPORTED_TARGET libisal)
+
+# BLAKE3 comes with LLVM 15 (the only copy in Debian 12): llvm-c/blake3.h, libLLVMSupport.a.
+find_path(BLAKE3_INCLUDE llvm-c/blake3.h PATHS /usr/lib/llvm-15/include NO_DEFAULT_PATH REQUIRED)
+find_library(BLAKE3_LIBRARY LLVMSupport PATHS /usr/lib/llvm-15/lib NO_DEFAULT_PATH REQUIRED)
+add_library(davit_blake3 INTERFACE)
+target_include_directories(davit_blake3 SYSTEM INTERFACE ${BLAKE3_INCLUDE})
+target_link_libraries(davit_blake3 INTERFACE ${BLAKE3_LIBRARY})

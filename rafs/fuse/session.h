@@ -1,0 +1,53 @@
+#pragma once
+// RAFS over FUSE. fuse_lowlevel.h is included by session.cc only.
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "rafs/fs/filesystem.h"
+
+namespace davit::rafs {
+
+struct FuseOptions {
+  std::string mountpoint;      // must exist
+  std::string fs_name = "davit";
+  int threads = 8;             // at rest; more are started while reads wait for the network
+  int max_threads = 64;
+  bool allow_other = true;
+  bool default_permissions = true;
+  std::uint32_t read_ahead_bytes = 1U << 20;
+  std::chrono::milliseconds read_timeout{0};  // 0: the scheduler's patience decides
+};
+
+/// One request that the kernel waits for.
+struct InflightRequest {
+  std::string operation;
+  std::uint64_t inode = 0, offset = 0, size = 0;
+  std::chrono::milliseconds age{0};
+};
+
+struct FuseStats {
+  std::uint64_t lookups = 0, getattrs = 0, opens = 0, reads = 0, read_bytes = 0, readdirs = 0;
+  std::uint64_t xattrs = 0, errors = 0;
+};
+
+/// A mounted file system, served by its own threads. Content is immutable, so the kernel may keep
+/// entries, attributes, links and pages for ever. Inode numbers are the image's.
+class FuseSession {
+ public:
+  /// Mounts and serves; returns when the mount is there.
+  static Result<std::unique_ptr<FuseSession>> Start(std::shared_ptr<const Filesystem> fs,
+                                                    const FuseOptions& options);
+  /// Unmounts (lazily when busy), answers what is in flight, joins the threads.
+  virtual ~FuseSession() = default;
+  /// Unmounts; kFailedPrecondition (EBUSY) while files are open, unless `lazy`.
+  virtual Status Unmount(bool lazy) = 0;
+  /// False when somebody else unmounted it or the connection was aborted.
+  virtual bool alive() const = 0;
+  virtual std::vector<InflightRequest> Inflight() const = 0;
+  virtual FuseStats stats() const = 0;
+};
+
+}  // namespace davit::rafs

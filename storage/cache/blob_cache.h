@@ -1,0 +1,125 @@
+#pragma once
+// The node's cache: one verified, uncompressed copy of every blob, filled by what is read.
+//
+// Directory layout (owned by one process; a lock file says by whom):
+//   version, lock, cache.db (SQLite: blobs, sizes, last use, chunk digests)
+//   blobs/<id>/data   sparse file, every chunk at its uncompressed offset
+//   blobs/<id>/ready  one durable bit per chunk, set only after the chunk is on disk
+// A crash at any moment loses work, never correctness.
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/context.h"
+#include "storage/blob/blob.h"
+#include "storage/cache/cache_files.h"
+#include "storage/sched/scheduler.h"
+
+namespace davit::storage {
+
+/// What has to be known to fill a blob.
+struct BlobSpec {
+  BlobId id;
+  std::shared_ptr<BlobSource> source;
+  /// Called once, when the first byte of the blob is wanted; may read from `source`.
+  std::function<Result<std::shared_ptr<const BlobMap>>(const Context&)> load_map;
+  /// Uncompressed size as the image's metadata says; load_map must agree.
+  std::uint64_t uncompressed_size = 0;
+};
+
+struct BlobProgress {
+  std::uint64_t bytes_ready = 0;
+  std::uint64_t bytes_total = 0;
+  bool complete = false;
+};
+
+/// One blob in use; keeps it from being forgotten (its chunks may still be evicted and fetched
+/// again). Thread-safe.
+class CachedBlob {
+ public:
+  virtual ~CachedBlob() = default;
+  virtual const BlobId& id() const = 0;
+  virtual std::uint64_t size() const = 0;
+  /// Makes the range local and verified; returns when it is. Ranges past the end are clipped.
+  /// Errors: kUnavailable, kDeadlineExceeded, kDataLoss (names blob and chunk), kResourceExhausted
+  /// (no space), kCancelled. An error concerns this call only: the next one tries again.
+  virtual Status Ensure(const Context& ctx, ByteRange range) = 0;
+  /// Ensure and copy; short only at the end of the blob. Padding between chunks reads as zeros.
+  virtual Result<std::size_t> Read(const Context& ctx, std::uint64_t offset, MutableBytes out) = 0;
+  /// True when the range can be read now without waiting; one load per chunk, no lock.
+  virtual bool IsReady(ByteRange range) const = 0;
+  /// The data file, for readers that have made sure of the range (splice, loop devices).
+  virtual int data_fd() const = 0;
+  virtual const std::string& data_path() const = 0;
+  virtual BlobProgress progress() const = 0;
+};
+
+/// Thread-safe; one per cache directory.
+class BlobCache {
+ public:
+  struct Options {
+    std::string directory;
+    std::uint64_t budget_bytes = 0;           // of data files; 0: no limit but the disk's
+    double high_watermark = 0.95;             // of the budget: eviction starts
+    double low_watermark = 0.85;              // and stops
+    std::uint64_t reserve_free_bytes = 1ULL << 30;  // of the file system, left to others
+    int fetch_threads = 12;
+    int decode_threads = 0;                   // 0: one per CPU
+    std::uint64_t max_buffer_bytes = 24ULL << 20;   // in flight between network and disk
+    std::uint64_t max_request_bytes = 8ULL << 20;
+    std::uint64_t merge_gap_bytes = 64ULL << 10;  // fetch up to this much unwanted data to save a request
+    std::chrono::milliseconds flush_interval{1000};  // ready bits are made durable this often
+    bool verify_on_start = false;             // compare every chunk that is said to be ready
+  };
+  struct Stats {
+    std::uint64_t bytes_on_disk = 0;
+    std::uint64_t blobs = 0;
+    std::uint64_t hits = 0, misses = 0;       // chunks
+    std::uint64_t fetched_bytes = 0;          // compressed
+    std::uint64_t deduplicated_bytes = 0;     // uncompressed, copied from another blob
+    std::uint64_t corrupt_chunks = 0;         // arrived damaged
+    std::uint64_t evicted_bytes = 0;
+    std::uint64_t write_errors = 0;
+  };
+  struct BlobInfo {
+    BlobId id;
+    BlobProgress progress;
+    bool in_use = false;
+    std::int64_t last_use_unix = 0;
+  };
+
+  /// Takes the directory over (kFailedPrecondition, naming the owner's pid, while another process
+  /// has it), recovers what a crash left. `files`, `scheduler` and `clock` must outlive the cache.
+  static Result<std::unique_ptr<BlobCache>> Open(const Options& options, CacheFiles& files,
+                                                 Scheduler& scheduler, Clock& clock);
+  virtual ~BlobCache() = default;
+
+  /// The same object for the same id while it is in use.
+  virtual Result<std::shared_ptr<CachedBlob>> OpenBlob(const BlobSpec& spec) = 0;
+  /// Makes the ranges local in the background, in this order; returns at once. `cause` is
+  /// kPrefetch or kBackfill.
+  virtual void Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vector<ByteRange> ranges,
+                        Cause cause) = 0;
+  /// Fetches everything that is missing, recorded accesses first, in the background, until the
+  /// blob is complete or no longer in use. `on_complete` runs once on a thread of the cache.
+  virtual void Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete) = 0;
+  /// Stops background work for the blob (unmount).
+  virtual void StopBackground(const BlobId& id) = 0;
+  /// Frees at least `bytes` if it can, least recently used first, never under a running read;
+  /// the number of bytes freed.
+  virtual Result<std::uint64_t> Evict(std::uint64_t bytes) = 0;
+  /// Forgets a blob that is not in use; kFailedPrecondition otherwise.
+  virtual Status Remove(const BlobId& id) = 0;
+  virtual std::vector<BlobInfo> List() const = 0;
+  virtual Stats stats() const = 0;
+  /// Order in which the blob's chunks were first read (indices), for later images.
+  virtual Result<std::vector<std::uint32_t>> AccessOrder(const BlobId& id) const = 0;
+  /// Makes everything durable now.
+  virtual Status Flush() = 0;
+};
+
+}  // namespace davit::storage
