@@ -7,8 +7,8 @@ namespace davit {
 Result<Bytes> SubBytes(Bytes bytes, std::uint64_t offset, std::uint64_t length,
                        std::string_view what) {
   if (offset > bytes.size() || length > bytes.size() - offset) {
-    return Error(Code::kDataLoss, fmt::format("{} at {} + {} is outside the {} bytes there are", what,
-                                              offset, length, bytes.size()));
+    return Error(Code::kDataLoss, fmt::format("{} at {} + {} is outside the {} bytes there are",
+                                              what, offset, length, bytes.size()));
   }
   return bytes.subspan(offset, length);
 }

@@ -61,7 +61,8 @@ constexpr std::uint64_t DivUp(std::uint64_t value, std::uint64_t unit) {
 }
 
 /// bytes[offset, offset+length), or kDataLoss naming `what` when that is not inside.
-Result<Bytes> SubBytes(Bytes bytes, std::uint64_t offset, std::uint64_t length, std::string_view what);
+Result<Bytes> SubBytes(Bytes bytes, std::uint64_t offset, std::uint64_t length,
+                       std::string_view what);
 
 /// Copies a packed on-disk struct out of untrusted bytes; kDataLoss naming `what` when too short.
 template <class T>

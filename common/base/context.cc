@@ -8,10 +8,14 @@ namespace davit {
 
 std::string_view CauseName(Cause cause) {
   switch (cause) {
-    case Cause::kDemand: return "demand";
-    case Cause::kReadAhead: return "read_ahead";
-    case Cause::kPrefetch: return "prefetch";
-    case Cause::kBackfill: return "backfill";
+    case Cause::kDemand:
+      return "demand";
+    case Cause::kReadAhead:
+      return "read_ahead";
+    case Cause::kPrefetch:
+      return "prefetch";
+    case Cause::kBackfill:
+      return "backfill";
   }
   return "demand";
 }

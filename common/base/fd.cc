@@ -28,9 +28,11 @@ Result<UniqueFd> OpenFile(const std::string& path, int flags, mode_t mode) {
 Result<std::size_t> PreadFull(int fd, MutableBytes out, std::uint64_t offset) {
   std::size_t done = 0;
   while (done < out.size()) {
-    const ssize_t n = ::pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
+    const ssize_t n =
+        ::pread(fd, out.data() + done, out.size() - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return Error::FromErrno(errno, fmt::format("read {} bytes at {}", out.size(), offset));
+    if (n < 0)
+      return Error::FromErrno(errno, fmt::format("read {} bytes at {}", out.size(), offset));
     if (n == 0) break;
     done += static_cast<std::size_t>(n);
   }
@@ -40,9 +42,11 @@ Result<std::size_t> PreadFull(int fd, MutableBytes out, std::uint64_t offset) {
 Status PwriteFull(int fd, Bytes data, std::uint64_t offset) {
   std::size_t done = 0;
   while (done < data.size()) {
-    const ssize_t n = ::pwrite(fd, data.data() + done, data.size() - done, static_cast<off_t>(offset + done));
+    const ssize_t n =
+        ::pwrite(fd, data.data() + done, data.size() - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return Error::FromErrno(errno, fmt::format("write {} bytes at {}", data.size(), offset));
+    if (n < 0)
+      return Error::FromErrno(errno, fmt::format("write {} bytes at {}", data.size(), offset));
     done += static_cast<std::size_t>(n);
   }
   return {};
@@ -60,7 +64,7 @@ Status WriteFull(int fd, Bytes data) {
 }
 
 Result<std::uint64_t> FileSize(int fd) {
-  struct stat st {};
+  struct stat st{};
   if (::fstat(fd, &st) != 0) return Error::FromErrno(errno, "fstat");
   return static_cast<std::uint64_t>(st.st_size);
 }
@@ -72,7 +76,8 @@ Result<std::string> ReadFile(const std::string& path, std::uint64_t limit) {
   while (true) {
     const std::size_t have = out.size();
     if (have > limit) {
-      return Error(Code::kResourceExhausted, fmt::format("{} is larger than {} bytes", path, limit));
+      return Error(Code::kResourceExhausted,
+                   fmt::format("{} is larger than {} bytes", path, limit));
     }
     out.resize(have + 65536);
     const ssize_t n = ::read(fd.get(), out.data() + have, 65536);
@@ -126,7 +131,7 @@ Status MakeDirectories(const std::string& path, mode_t mode) {
       return Error::FromErrno(errno, "mkdir " + part);
     }
   }
-  struct stat st {};
+  struct stat st{};
   if (::stat(path.c_str(), &st) != 0) return Error::FromErrno(errno, "stat " + path);
   if (!S_ISDIR(st.st_mode)) return Error::FromErrno(ENOTDIR, "mkdir " + path);
   return {};
@@ -146,7 +151,7 @@ Status RemoveChildren(UniqueFd fd, dev_t device, const std::string& path) {
     if (entry == nullptr) break;
     const std::string name = entry->d_name;
     if (name == "." || name == "..") continue;
-    struct stat st {};
+    struct stat st{};
     if (::fstatat(dir_fd, name.c_str(), &st, AT_SYMLINK_NOFOLLOW) != 0) {
       if (errno == ENOENT) continue;
       return Error::FromErrno(errno, "stat " + path + "/" + name);
@@ -156,7 +161,8 @@ Status RemoveChildren(UniqueFd fd, dev_t device, const std::string& path) {
     }
     const bool is_dir = S_ISDIR(st.st_mode);
     if (is_dir) {
-      UniqueFd child(::openat(dir_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+      UniqueFd child(
+          ::openat(dir_fd, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
       if (!child) return Error::FromErrno(errno, "open " + path + "/" + name);
       DAVIT_TRY(RemoveChildren(std::move(child), device, path + "/" + name));
     }
@@ -170,7 +176,7 @@ Status RemoveChildren(UniqueFd fd, dev_t device, const std::string& path) {
 }  // namespace
 
 Status RemoveTree(const std::string& path) {
-  struct stat st {};
+  struct stat st{};
   if (::lstat(path.c_str(), &st) != 0) {
     if (errno == ENOENT) return {};
     return Error::FromErrno(errno, "stat " + path);
@@ -181,7 +187,8 @@ Status RemoveTree(const std::string& path) {
   }
   DAVIT_TRY_ASSIGN(UniqueFd fd, OpenFile(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW));
   DAVIT_TRY(RemoveChildren(std::move(fd), st.st_dev, path));
-  if (::rmdir(path.c_str()) != 0 && errno != ENOENT) return Error::FromErrno(errno, "rmdir " + path);
+  if (::rmdir(path.c_str()) != 0 && errno != ENOENT)
+    return Error::FromErrno(errno, "rmdir " + path);
   return {};
 }
 

@@ -24,7 +24,8 @@ struct Sink {
 Sink& TheSink() {
   static Sink* sink = [] {
     auto* s = new Sink;
-    s->logger = std::make_shared<spdlog::logger>("davit", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    s->logger = std::make_shared<spdlog::logger>("davit",
+                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
     s->logger->set_pattern("%v");
     s->logger->set_level(spdlog::level::trace);
     return s;
@@ -37,7 +38,9 @@ thread_local std::vector<Field> scope_fields;
 std::string Timestamp() {
   const auto now = std::chrono::system_clock::now();
   const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
-  const auto micros = std::chrono::duration_cast<std::chrono::microseconds>(now.time_since_epoch()).count() % 1'000'000;
+  const auto micros =
+      std::chrono::duration_cast<std::chrono::microseconds>(now.time_since_epoch()).count() %
+      1'000'000;
   std::tm tm{};
   gmtime_r(&seconds, &tm);
   return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z", tm.tm_year + 1900, tm.tm_mon + 1,
@@ -48,11 +51,21 @@ std::string Timestamp() {
 void AppendEscaped(std::string& out, std::string_view text) {
   for (char c : text) {
     switch (c) {
-      case '"': out += "\\\""; break;
-      case '\\': out += "\\\\"; break;
-      case '\n': out += "\\n"; break;
-      case '\r': out += "\\r"; break;
-      case '\t': out += "\\t"; break;
+      case '"':
+        out += "\\\"";
+        break;
+      case '\\':
+        out += "\\\\";
+        break;
+      case '\n':
+        out += "\\n";
+        break;
+      case '\r':
+        out += "\\r";
+        break;
+      case '\t':
+        out += "\\t";
+        break;
       default:
         if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) {
           out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
@@ -67,7 +80,8 @@ void AppendText(std::string& out, const Field& field) {
   out += ' ';
   out += field.key;
   out += '=';
-  const bool plain = !field.text.empty() && field.text.find_first_of(" \"\\=\n\r\t") == std::string::npos;
+  const bool plain =
+      !field.text.empty() && field.text.find_first_of(" \"\\=\n\r\t") == std::string::npos;
   if (plain) {
     out += field.text;
     return;
@@ -112,18 +126,25 @@ std::string Format(Level level, std::string_view message, Fields fields, bool js
 
 std::string_view LevelName(Level level) {
   switch (level) {
-    case Level::kTrace: return "trace";
-    case Level::kDebug: return "debug";
-    case Level::kInfo: return "info";
-    case Level::kWarn: return "warn";
-    case Level::kError: return "error";
-    case Level::kOff: return "off";
+    case Level::kTrace:
+      return "trace";
+    case Level::kDebug:
+      return "debug";
+    case Level::kInfo:
+      return "info";
+    case Level::kWarn:
+      return "warn";
+    case Level::kError:
+      return "error";
+    case Level::kOff:
+      return "off";
   }
   return "off";
 }
 
 Result<Level> ParseLevel(std::string_view name) {
-  for (Level level : {Level::kTrace, Level::kDebug, Level::kInfo, Level::kWarn, Level::kError, Level::kOff}) {
+  for (Level level :
+       {Level::kTrace, Level::kDebug, Level::kInfo, Level::kWarn, Level::kError, Level::kOff}) {
     if (LevelName(level) == name) return level;
   }
   return davit::Error(Code::kInvalidArgument, fmt::format("unknown log level '{}'", name))
@@ -139,7 +160,8 @@ Status Configure(const Options& options) {
       target = std::make_shared<spdlog::sinks::rotating_file_sink_mt>(
           options.file, options.rotate_bytes, static_cast<std::size_t>(options.keep_files));
     } catch (const spdlog::spdlog_ex& e) {
-      return davit::Error(Code::kInvalidArgument, fmt::format("log file {}: {}", options.file, e.what()))
+      return davit::Error(Code::kInvalidArgument,
+                          fmt::format("log file {}: {}", options.file, e.what()))
           .WithHint("choose a file in a directory that exists and can be written");
     }
   }

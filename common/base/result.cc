@@ -7,20 +7,34 @@ namespace davit {
 
 std::string_view CodeName(Code code) {
   switch (code) {
-    case Code::kInvalidArgument: return "invalid_argument";
-    case Code::kNotFound: return "not_found";
-    case Code::kAlreadyExists: return "already_exists";
-    case Code::kPermissionDenied: return "permission_denied";
-    case Code::kUnauthenticated: return "unauthenticated";
-    case Code::kUnavailable: return "unavailable";
-    case Code::kDeadlineExceeded: return "deadline_exceeded";
-    case Code::kResourceExhausted: return "resource_exhausted";
-    case Code::kCancelled: return "cancelled";
-    case Code::kDataLoss: return "data_loss";
-    case Code::kUnsupported: return "unsupported";
-    case Code::kFailedPrecondition: return "failed_precondition";
-    case Code::kAborted: return "aborted";
-    case Code::kInternal: return "internal";
+    case Code::kInvalidArgument:
+      return "invalid_argument";
+    case Code::kNotFound:
+      return "not_found";
+    case Code::kAlreadyExists:
+      return "already_exists";
+    case Code::kPermissionDenied:
+      return "permission_denied";
+    case Code::kUnauthenticated:
+      return "unauthenticated";
+    case Code::kUnavailable:
+      return "unavailable";
+    case Code::kDeadlineExceeded:
+      return "deadline_exceeded";
+    case Code::kResourceExhausted:
+      return "resource_exhausted";
+    case Code::kCancelled:
+      return "cancelled";
+    case Code::kDataLoss:
+      return "data_loss";
+    case Code::kUnsupported:
+      return "unsupported";
+    case Code::kFailedPrecondition:
+      return "failed_precondition";
+    case Code::kAborted:
+      return "aborted";
+    case Code::kInternal:
+      return "internal";
   }
   return "internal";
 }
@@ -29,30 +43,40 @@ namespace {
 
 Code CodeOfErrno(int sys_errno) {
   switch (sys_errno) {
-    case ENOENT: return Code::kNotFound;
-    case EEXIST: return Code::kAlreadyExists;
+    case ENOENT:
+      return Code::kNotFound;
+    case EEXIST:
+      return Code::kAlreadyExists;
     case EPERM:
     case EACCES:
-    case EROFS: return Code::kPermissionDenied;
+    case EROFS:
+      return Code::kPermissionDenied;
     case EINVAL:
     case ENOTDIR:
     case EISDIR:
-    case ENAMETOOLONG: return Code::kInvalidArgument;
+    case ENAMETOOLONG:
+      return Code::kInvalidArgument;
     case ENOSPC:
     case EDQUOT:
     case EMFILE:
     case ENFILE:
-    case ENOMEM: return Code::kResourceExhausted;
+    case ENOMEM:
+      return Code::kResourceExhausted;
     case ENOSYS:
-    case EOPNOTSUPP: return Code::kUnsupported;
+    case EOPNOTSUPP:
+      return Code::kUnsupported;
     case EBUSY:
-    case ENOTEMPTY: return Code::kFailedPrecondition;
+    case ENOTEMPTY:
+      return Code::kFailedPrecondition;
     case ECONNREFUSED:
     case ECONNRESET:
     case EPIPE:
-    case ENOTCONN: return Code::kUnavailable;
-    case ETIMEDOUT: return Code::kDeadlineExceeded;
-    default: return Code::kInternal;
+    case ENOTCONN:
+      return Code::kUnavailable;
+    case ETIMEDOUT:
+      return Code::kDeadlineExceeded;
+    default:
+      return Code::kInternal;
   }
 }
 
@@ -92,20 +116,29 @@ std::string Error::ToString() const {
 int ToErrno(const Error& error) {
   if (error.sys_errno() != 0) return error.sys_errno();
   switch (error.code()) {
-    case Code::kInvalidArgument: return EINVAL;
-    case Code::kNotFound: return ENOENT;
-    case Code::kAlreadyExists: return EEXIST;
+    case Code::kInvalidArgument:
+      return EINVAL;
+    case Code::kNotFound:
+      return ENOENT;
+    case Code::kAlreadyExists:
+      return EEXIST;
     case Code::kPermissionDenied:
-    case Code::kUnauthenticated: return EACCES;
-    case Code::kResourceExhausted: return ENOSPC;
-    case Code::kCancelled: return EINTR;
-    case Code::kUnsupported: return EOPNOTSUPP;
+    case Code::kUnauthenticated:
+      return EACCES;
+    case Code::kResourceExhausted:
+      return ENOSPC;
+    case Code::kCancelled:
+      return EINTR;
+    case Code::kUnsupported:
+      return EOPNOTSUPP;
     case Code::kFailedPrecondition:
-    case Code::kAborted: return EBUSY;
+    case Code::kAborted:
+      return EBUSY;
     case Code::kUnavailable:
     case Code::kDeadlineExceeded:
     case Code::kDataLoss:
-    case Code::kInternal: return EIO;
+    case Code::kInternal:
+      return EIO;
   }
   return EIO;
 }

@@ -24,7 +24,8 @@ StreamFormat DetectFormat(Bytes head);
 
 /// Decodes `in` (multi-member gzip and multi-frame zstd included). With `kPlain` it returns `in`.
 /// kDataLoss for damaged or truncated input.
-Result<std::unique_ptr<ByteStream>> MakeDecoder(StreamFormat format, std::unique_ptr<ByteStream> in);
+Result<std::unique_ptr<ByteStream>> MakeDecoder(StreamFormat format,
+                                                std::unique_ptr<ByteStream> in);
 /// Detects the format from the first bytes of `in`.
 Result<std::unique_ptr<ByteStream>> MakeDetectingDecoder(std::unique_ptr<ByteStream> in);
 

@@ -68,7 +68,7 @@ TEST(Files, AtomicWriteLeavesNoTemporaryAndSetsMode) {
   ASSERT_TRUE(WriteFileAtomic(path, AsBytes("one"), 0640).ok());
   ASSERT_TRUE(WriteFileAtomic(path, AsBytes("two"), 0640).ok());
   EXPECT_EQ(*ReadFile(path), "two");
-  struct stat st {};
+  struct stat st{};
   ASSERT_EQ(::stat(path.c_str(), &st), 0);
   EXPECT_EQ(st.st_mode & 0777, 0640U);
   EXPECT_EQ(ListDirectory(dir->path())->size(), 1U);
