@@ -1,0 +1,46 @@
+# The two commands to know: `make demo` shows what davit does, `make test` runs the tests.
+# Every step installs what it needs (scripts/setup) and works on a fresh Debian 12.
+SHELL := /bin/bash
+JOBS ?= $(shell nproc)
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+export CCACHE_SLOPPINESS := include_file_mtime,include_file_ctime
+
+.PHONY: build test check demo bench interop fuzz install clean
+
+build:  ## Release binaries in build/release/bin/
+	@scripts/setup build
+	@scripts/quiet "configure release" cmake --preset release -DDAVIT_BUILD_TESTS=OFF
+	@cmake --build build/release -j$(JOBS)
+
+test:  ## All tests that need no cluster
+	@scripts/setup build test
+	@scripts/quiet "configure dev" cmake --preset dev
+	@scripts/quiet "build dev" cmake --build build/dev -j$(JOBS)
+	@ctest --test-dir build/dev --output-on-failure -j$(JOBS) --timeout 300
+
+check:  ## Format, layers, headers, sizes, tidy on what changed, docs
+	@scripts/setup build check
+	@scripts/check
+
+demo: build  ## From an ordinary image to a lazily mounted volume, without a cluster
+	@scripts/setup demo
+	@scripts/demo $(DEMO_ARGS)
+
+bench: build  ## Figures against the peers; see docs/benchmarks.md
+	@scripts/setup bench
+	@tests/bench/run
+
+interop: build  ## Images of the real nydus tools here, images of ours there
+	@scripts/setup bench test
+	@tests/interop/run
+
+fuzz:  ## SECONDS_EACH=60 for every fuzz target
+	@scripts/setup build fuzz
+	@scripts/fuzz $(or $(SECONDS_EACH),60)
+
+install: build  ## make install DESTDIR=/some/root
+	@DESTDIR="$(DESTDIR)" cmake --install build/release --prefix /usr
+
+clean:
+	rm -rf build

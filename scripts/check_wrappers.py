@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Third-party headers stay inside the modules that wrap them, and out of headers.
+
+WRAPPED says which folders may include what. Fails with one line per violation.
+"""
+import re
+import subprocess
+import sys
+
+WRAPPED = {
+    r"curl/": ["common/http"],
+    r"httplib\.h": ["common/http"],
+    r"openssl/": ["common/digest", "storage/registry"],
+    r"llvm-c/": ["common/digest"],
+    r"(zstd|lz4|zlib)\.h": ["common/codec"],
+    r"isa-l/": ["common/codec", "common/digest"],
+    r"spdlog/": ["common/base"],
+    r"nlohmann/json\.hpp": ["common/json", "storage/registry", "storage/cache", "rafs/image", "rafs/convert",
+                             "common/config", "common/metrics", "daemon", "csi/core", "cli"],
+    r"toml\+\+/": ["common/config", "storage/registry"],
+    r"toml\.hpp": ["common/config", "storage/registry"],
+    r"sqlite3\.h": ["storage/cache", "daemon/core"],
+    r"(fuse_lowlevel|fuse)\.h": ["rafs/fuse"],
+    r"archive(_entry)?\.h": ["rafs/builder", "rafs/image", "rafs/convert"],
+    r"grpc(pp)?/": ["csi/rpc"],
+    r"google/protobuf/": ["csi/rpc"],
+    r"prometheus/": ["common/metrics"],
+    r"CLI/": ["cli"],
+}
+IN_HEADERS = {r"nlohmann/json_fwd\.hpp": True, r"CLI/": True}  # cli/ declares option tables
+
+bad = []
+files = subprocess.run(["git", "ls-files", "*.cc", "*.h"], capture_output=True, text=True, check=True).stdout.split()
+for path in files:
+    if path.startswith("tests/"):
+        continue
+    for number, line in enumerate(open(path, encoding="utf-8", errors="replace"), 1):
+        match = re.match(r"\s*#\s*include\s+[<\"]([^>\"]+)[>\"]", line)
+        if not match:
+            continue
+        name = match[1]
+        for pattern, folders in WRAPPED.items():
+            if not re.match(pattern, name):
+                continue
+            if not any(path.startswith(folder + "/") for folder in folders):
+                bad.append(f"{path}:{number}: {name} belongs into {', '.join(folders)}")
+            elif path.endswith(".h") and not any(re.match(p, name) for p in IN_HEADERS):
+                bad.append(f"{path}:{number}: {name} in a header; include it in a .cc file")
+print("\n".join(bad))
+sys.exit(bool(bad))
