@@ -107,6 +107,15 @@ struct Bootstrap {
 Result<Bootstrap> WriteBootstrap(const Tree& tree, const BlobSet& blobs,
                                  const BuildOptions& options);
 
+/// Turns the marker entries of a tree (OCI's `.wh.` names, overlayfs devices and xattrs) and davit's
+/// own of layer bootstraps into the flags of its inodes. BuildTar and BuildDirectory have done it.
+/// kInvalidArgument, naming the entry, for markers that make no sense.
+Status InterpretMarkers(Tree& tree, BuildOptions::Whiteouts form);
+
+/// Appends the blobs of `from` to `into` and adapts a tree that was built with `from`; for layers
+/// that are built at the same time, each with a BlobSet of its own.
+void MoveBlobs(Tree& tree, BlobSet&& from, BlobSet& into);
+
 /// The tree of an existing bootstrap, with its blobs appended to `blobs` (for merge, dictionaries
 /// and rewriting).
 Result<Tree> TreeFromBootstrap(const Metadata& metadata, BlobSet& blobs);
