@@ -90,19 +90,21 @@ int ToErrno(const Error& error);
 
 }  // namespace davit
 
-/// Returns the error of a Result-valued expression from the enclosing function.
-#define DAVIT_TRY(expr)                                            \
-  do {                                                             \
-    if (auto davit_status_ = (expr); !davit_status_.has_value()) { \
-      return std::move(davit_status_).error();                     \
-    }                                                              \
-  } while (false)
-
 #define DAVIT_CONCAT_INNER_(a, b) a##b
 #define DAVIT_CONCAT_(a, b) DAVIT_CONCAT_INNER_(a, b)
+
+/// Returns the error of a Result-valued expression from the enclosing function.
+#define DAVIT_TRY(expr) DAVIT_TRY_(DAVIT_CONCAT_(davit_status_, __COUNTER__), expr)
+#define DAVIT_TRY_(tmp, expr)                  \
+  do {                                         \
+    if (auto tmp = (expr); !tmp.has_value()) { \
+      return std::move(tmp).error();           \
+    }                                          \
+  } while (false)
+
 /// DAVIT_TRY_ASSIGN(auto x, F()): declares or assigns x from a Result, or returns its error.
 #define DAVIT_TRY_ASSIGN(lhs, expr) \
-  DAVIT_TRY_ASSIGN_(DAVIT_CONCAT_(davit_result_, __LINE__), lhs, expr)
+  DAVIT_TRY_ASSIGN_(DAVIT_CONCAT_(davit_result_, __COUNTER__), lhs, expr)
 #define DAVIT_TRY_ASSIGN_(tmp, lhs, expr)              \
   auto tmp = (expr);                                   \
   if (!tmp.has_value()) return std::move(tmp).error(); \

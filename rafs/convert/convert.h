@@ -17,34 +17,45 @@ namespace davit::rafs {
 
 struct ConvertOptions {
   BuildOptions build;
-  std::vector<oci::Platform> platforms;   // empty: the host's; with `all_platforms`: every one
+  std::vector<oci::Platform> platforms;  // empty: the host's; with `all_platforms`: every one
   bool all_platforms = false;
-  bool keep_source_in_index = false;      // the index lists the ordinary manifests too
-  bool with_referrer = false;             // manifest gets `subject` = the source manifest
+  bool keep_source_in_index = false;  // the index lists the ordinary manifests too
+  bool with_referrer = false;         // manifest gets `subject` = the source manifest
   bool docker_media_types = false;
-  bool dedup_across_layers = false;       // else layers stay re-usable between images
-  std::optional<registry::Reference> chunk_dict;  // another RAFS image
-  std::string work_dir;                   // empty: a temporary directory
+  bool dedup_across_layers = false;  // else layers stay re-usable between images
+  /// Another RAFS image whose chunks need not be stored again; may be null. Blobs of it that are
+  /// used are mounted or copied into the target's repository.
+  registry::Repository* chunk_dict = nullptr;
+  std::string chunk_dict_tag;
+  std::string work_dir;  // empty: a temporary directory
   int parallel_transfers = 3;
 };
 
 /// What is going on, for progress bars and logs. Called from several threads, one at a time.
 struct ConvertEvent {
-  enum class Kind { kLayerStart, kLayerProgress, kLayerDone, kPushStart, kPushProgress, kPushDone, kManifest };
+  enum class Kind {
+    kLayerStart,
+    kLayerProgress,
+    kLayerDone,
+    kPushStart,
+    kPushProgress,
+    kPushDone,
+    kManifest
+  };
   Kind kind;
   std::string platform;
   std::size_t layer = 0, layers = 0;
   std::uint64_t bytes = 0, total = 0;
-  std::string text;                       // digest or name
+  std::string text;  // digest or name
 };
 using ConvertListener = std::function<void(const ConvertEvent&)>;
 
 struct ConvertReport {
-  oci::Descriptor target;                 // what the target tag points to
-  std::uint64_t source_bytes = 0;         // compressed layers read
-  std::uint64_t content_bytes = 0;        // uncompressed file content
-  std::uint64_t target_bytes = 0;         // blobs and bootstraps
-  std::uint64_t pushed_bytes = 0;         // the rest was there
+  oci::Descriptor target;           // what the target tag points to
+  std::uint64_t source_bytes = 0;   // compressed layers read
+  std::uint64_t content_bytes = 0;  // uncompressed file content
+  std::uint64_t target_bytes = 0;   // blobs and bootstraps
+  std::uint64_t pushed_bytes = 0;   // the rest was there
   std::uint64_t chunks = 0, deduplicated_chunks = 0;
   std::uint64_t inodes = 0;
 };
@@ -57,7 +68,7 @@ Result<ConvertReport> ConvertImage(const Context& ctx, registry::Repository& sou
 
 struct CheckReport {
   std::uint64_t inodes = 0, files = 0, chunks = 0, bytes = 0;
-  std::vector<std::string> problems;      // empty: all is well
+  std::vector<std::string> problems;  // empty: all is well
 };
 /// Walks the whole tree, decodes and verifies every chunk. With `source` also compares names,
 /// attributes and content with the OCI image.
@@ -66,15 +77,16 @@ Result<CheckReport> CheckImage(const Context& ctx, registry::Repository& reposit
                                registry::Repository* source = nullptr,
                                const std::string& source_tag = {});
 /// The same for a local bootstrap and a directory of blobs named by id.
-Result<CheckReport> CheckBootstrap(const Context& ctx, const Metadata& metadata,
-                                   const std::function<Result<std::shared_ptr<storage::BlobSource>>(
-                                       const BlobRecord&)>& open_blob);
+Result<CheckReport> CheckBootstrap(
+    const Context& ctx, const Metadata& metadata,
+    const std::function<Result<std::shared_ptr<storage::BlobSource>>(const BlobRecord&)>&
+        open_blob);
 
 /// Streams the image's content as a PAX tar to `sink`.
-Status UnpackImage(const Context& ctx, const Metadata& metadata,
-                   const std::function<Result<std::shared_ptr<storage::BlobSource>>(
-                       const BlobRecord&)>& open_blob,
-                   const storage::ByteSink& sink);
+Status UnpackImage(
+    const Context& ctx, const Metadata& metadata,
+    const std::function<Result<std::shared_ptr<storage::BlobSource>>(const BlobRecord&)>& open_blob,
+    const storage::ByteSink& sink);
 
 /// A file as a blob source; for local blobs and tests.
 Result<std::shared_ptr<storage::BlobSource>> FileBlobSource(const std::string& path);

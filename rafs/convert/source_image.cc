@@ -1,0 +1,113 @@
+#include "rafs/convert/source_image.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "common/json/json.h"
+
+namespace davit::rafs {
+namespace {
+
+constexpr std::uint64_t kMaxConfigBytes = 8ULL << 20;
+
+Result<oci::Platform> PlatformOf(const std::string& config) {
+  DAVIT_TRY_ASSIGN(const nlohmann::json doc, json::Parse(config, "image config"));
+  oci::Platform platform;
+  DAVIT_TRY_ASSIGN(auto os, json::GetString(doc, "os"));
+  DAVIT_TRY_ASSIGN(auto architecture, json::GetString(doc, "architecture"));
+  DAVIT_TRY_ASSIGN(auto variant, json::GetString(doc, "variant"));
+  platform.os = os.value_or("");
+  platform.architecture = architecture.value_or("");
+  platform.variant = variant.value_or("");
+  return platform;
+}
+
+Result<SourceManifest> LoadManifest(const Context& ctx, registry::Repository& repository,
+                                    const registry::Document& document,
+                                    const std::optional<oci::Platform>& platform) {
+  SourceManifest out;
+  out.descriptor = document.descriptor;
+  DAVIT_TRY_ASSIGN(out.manifest, oci::ParseManifest(document.content));
+  if (IsRafsManifest(out.manifest)) {
+    return Error(Code::kFailedPrecondition, document.descriptor.digest + " is a RAFS image already")
+        .WithHint("convert from the ordinary image, or copy this one as it is");
+  }
+  DAVIT_TRY_ASSIGN(out.config, repository.GetBlob(ctx, out.manifest.config, kMaxConfigBytes));
+  if (platform) {
+    out.platform = *platform;
+  } else if (out.manifest.config.media_type != oci::kEmpty) {
+    DAVIT_TRY_ASSIGN(out.platform, PlatformOf(out.config));
+  }
+  out.descriptor.platform = out.platform;
+  return out;
+}
+
+bool Wanted(const oci::Platform& platform, const std::vector<oci::Platform>& wanted) {
+  return std::any_of(wanted.begin(), wanted.end(),
+                     [&](const oci::Platform& w) { return platform.Matches(w); });
+}
+
+// Attestations and other companions of an image stand in its index with this platform.
+bool IsRunnable(const oci::Descriptor& entry) {
+  return entry.platform && entry.platform->os != "unknown" &&
+         oci::IsManifestType(entry.media_type) &&
+         std::find(entry.platform->os_features.begin(), entry.platform->os_features.end(),
+                   kOsFeature) == entry.platform->os_features.end();
+}
+
+}  // namespace
+
+Result<std::vector<SourceManifest>> SelectManifests(const Context& ctx,
+                                                    registry::Repository& repository,
+                                                    const std::string& tag,
+                                                    const ConvertOptions& options) {
+  DAVIT_TRY_ASSIGN(const registry::Document document, repository.GetManifest(ctx, tag));
+  std::vector<SourceManifest> out;
+  if (!oci::IsIndexType(document.descriptor.media_type)) {
+    DAVIT_TRY_ASSIGN(SourceManifest only, LoadManifest(ctx, repository, document, std::nullopt));
+    out.push_back(std::move(only));
+    return out;
+  }
+  DAVIT_TRY_ASSIGN(const oci::Index index, oci::ParseIndex(document.content));
+  std::vector<oci::Platform> wanted = options.platforms;
+  if (wanted.empty() && !options.all_platforms) wanted.push_back(oci::Platform::Host());
+  std::string there;
+  for (const oci::Descriptor& entry : index.manifests) {
+    if (!IsRunnable(entry)) continue;
+    there += (there.empty() ? "" : ", ") + entry.platform->ToString();
+    if (!options.all_platforms && !Wanted(*entry.platform, wanted)) continue;
+    DAVIT_TRY_ASSIGN(const registry::Document child, repository.GetManifest(ctx, entry.digest));
+    DAVIT_TRY_ASSIGN(SourceManifest manifest, LoadManifest(ctx, repository, child, entry.platform));
+    out.push_back(std::move(manifest));
+  }
+  for (const oci::Platform& platform : wanted) {
+    const bool found = std::any_of(out.begin(), out.end(), [&](const SourceManifest& m) {
+      return m.platform.Matches(platform);
+    });
+    if (!found) {
+      return Error(Code::kNotFound, fmt::format("{}:{} has no image for {}", repository.Describe(),
+                                                tag, platform.ToString()))
+          .WithHint(there.empty() ? "its index lists no image" : "there are: " + there);
+    }
+  }
+  return out;
+}
+
+Status CheckLayerType(const oci::Descriptor& layer) {
+  const std::string& type = layer.media_type;
+  if (type.ends_with("+encrypted")) {
+    return Error(Code::kUnsupported, fmt::format("layer {} is encrypted", layer.digest))
+        .WithHint("decrypt the image first");
+  }
+  const bool tar = type.find(".tar") != std::string::npos || type == oci::kLayerTar;
+  if (!tar) {
+    return Error(Code::kUnsupported,
+                 fmt::format("layer {} is of type {}, not a tar archive", layer.digest, type))
+        .WithHint("only images with tar, tar+gzip and tar+zstd layers can be converted");
+  }
+  return {};
+}
+
+}  // namespace davit::rafs

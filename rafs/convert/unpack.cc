@@ -1,0 +1,123 @@
+#include <archive.h>
+#include <archive_entry.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <map>
+
+#include "rafs/convert/blob_reader.h"
+#include "rafs/convert/convert.h"
+
+namespace davit::rafs {
+namespace {
+
+struct WriteState {
+  const storage::ByteSink& sink;
+  Status status;
+};
+
+la_ssize_t WriteCallback(archive* writer, void* data, const void* buffer, std::size_t length) {
+  auto& state = *static_cast<WriteState*>(data);
+  state.status = state.sink(Bytes(static_cast<const std::byte*>(buffer), length));
+  if (state.status.ok()) return static_cast<la_ssize_t>(length);
+  archive_set_error(writer, ARCHIVE_FATAL, "output failed");
+  return -1;
+}
+
+/// Writes entries of a tree as a PAX tar.
+class TarWriter {
+ public:
+  TarWriter(const Metadata& metadata, const BlobOpener& open, const storage::ByteSink& sink)
+      : metadata_(metadata),
+        files_(metadata, open),
+        state_{sink, {}},
+        archive_(archive_write_new()) {}
+  ~TarWriter() { archive_write_free(archive_); }
+  TarWriter(const TarWriter&) = delete;
+  TarWriter& operator=(const TarWriter&) = delete;
+
+  Status Begin() {
+    archive_write_set_format_pax_restricted(archive_);
+    // Names are bytes: nothing is to be converted.
+    archive_write_set_options(archive_, "hdrcharset=BINARY");
+    archive_write_set_bytes_in_last_block(archive_, 1);
+    return Check(archive_write_open(archive_, &state_, nullptr, WriteCallback, nullptr));
+  }
+
+  Status Add(const Context& ctx, const std::string& path, const Attributes& attributes) {
+    std::unique_ptr<archive_entry, void (*)(archive_entry*)> entry(archive_entry_new(),
+                                                                   archive_entry_free);
+    const std::string name = path == "/" ? "." : path.substr(1);
+    archive_entry_copy_pathname(entry.get(), name.c_str());
+    archive_entry_set_mode(entry.get(), attributes.mode);
+    archive_entry_set_uid(entry.get(), attributes.uid);
+    archive_entry_set_gid(entry.get(), attributes.gid);
+    archive_entry_set_mtime(entry.get(), attributes.mtime,
+                            static_cast<long>(attributes.mtime_nsec));
+    if (S_ISCHR(attributes.mode) || S_ISBLK(attributes.mode))
+      archive_entry_set_rdev(entry.get(), attributes.rdev);
+    DAVIT_TRY(AddXattrs(entry.get(), attributes.id));
+    if (S_ISSOCK(attributes.mode)) return {};  // tar has no such thing
+    if (S_ISLNK(attributes.mode)) {
+      DAVIT_TRY_ASSIGN(const std::string target, metadata_.ReadLink(attributes.id));
+      archive_entry_copy_symlink(entry.get(), target.c_str());
+    }
+    bool content = S_ISREG(attributes.mode);
+    if (content && attributes.nlink > 1) {
+      const auto [first, is_new] = links_.emplace(attributes.id.value, name);
+      if (!is_new) {
+        archive_entry_copy_hardlink(entry.get(), first->second.c_str());
+        content = false;
+      }
+    }
+    archive_entry_set_size(entry.get(), content ? static_cast<la_int64_t>(attributes.size) : 0);
+    DAVIT_TRY(Check(archive_write_header(archive_, entry.get())));
+    if (!content) return {};
+    return files_.Read(ctx, attributes.id, attributes.size, [this](Bytes data) -> Status {
+      const la_ssize_t n = archive_write_data(archive_, data.data(), data.size());
+      if (n == static_cast<la_ssize_t>(data.size())) return {};
+      return Check(ARCHIVE_FATAL);
+    });
+  }
+
+  Status End() { return Check(archive_write_close(archive_)); }
+
+ private:
+  Status AddXattrs(archive_entry* entry, InodeId inode) {
+    return metadata_.ListXattrs(inode, [entry](std::string_view name, Bytes value) {
+      archive_entry_xattr_add_entry(entry, std::string(name).c_str(), value.data(), value.size());
+    });
+  }
+
+  Status Check(int rc) {
+    if (rc == ARCHIVE_OK || rc == ARCHIVE_WARN) return {};
+    if (!state_.status.ok()) return state_.status.error();
+    const char* text = archive_error_string(archive_);
+    return Error(Code::kInternal, fmt::format("tar cannot be written: {}",
+                                              text != nullptr ? text : "unknown error"));
+  }
+
+  const Metadata& metadata_;
+  FileReader files_;
+  WriteState state_;
+  archive* archive_;
+  std::map<std::uint64_t, std::string> links_;
+};
+
+}  // namespace
+
+Status UnpackImage(const Context& ctx, const Metadata& metadata, const BlobOpener& open_blob,
+                   const storage::ByteSink& sink) {
+  TarWriter writer(metadata, open_blob, sink);
+  DAVIT_TRY(writer.Begin());
+  DAVIT_TRY(Walk(metadata, metadata.root(),
+                 [&](const std::string& path, const Attributes& attributes) -> Status {
+                   DAVIT_TRY(ctx.Check("unpack"));
+                   Status status = writer.Add(ctx, path, attributes);
+                   if (!status.ok()) return std::move(status).error().WithContext(path);
+                   return {};
+                 }));
+  return writer.End();
+}
+
+}  // namespace davit::rafs
