@@ -136,18 +136,14 @@ class SourceComparison {
     options.compressor = codec::Algorithm::kNone;
     options.blob_toc = false;
     BlobSet blobs;
-    Tree tree;
+    Tree tree = EmptyTree();
     for (std::size_t i = 0; i < manifest.manifest.layers.size(); ++i) {
       DAVIT_TRY(CheckLayerType(manifest.manifest.layers[i]));
       DAVIT_TRY_ASSIGN(auto tar, codec::MakeDetectingDecoder(
                                      StreamLayer(ctx, source, manifest.manifest.layers[i])));
       DAVIT_TRY_ASSIGN(Tree layer, BuildTar(ctx, std::move(tar), static_cast<std::uint32_t>(i),
                                             options, work.path(), blobs, nullptr));
-      if (tree.root == nullptr) {
-        tree = std::move(layer);
-      } else {
-        DAVIT_TRY(ApplyLayer(tree, std::move(layer)));
-      }
+      DAVIT_TRY(ApplyLayer(tree, std::move(layer)));
     }
     DropWhiteouts(tree);
     DAVIT_TRY_ASSIGN(ours_, [&]() -> Result<BlobSet> {

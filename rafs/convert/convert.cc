@@ -32,6 +32,7 @@ class ManifestConverter {
   Result<oci::Descriptor> Run() {
     if (options_.chunk_dict || options_.dedup_across_layers) dict_ = std::make_unique<ChunkDict>();
     if (options_.chunk_dict != nullptr) DAVIT_TRY(LoadDict());
+    tree_ = EmptyTree();
     DAVIT_TRY(BuildLayers());
     DropWhiteouts(tree_);
     report_.inodes += tree_.CountInodes();
@@ -111,11 +112,7 @@ class ManifestConverter {
                          work_dir_, blobs_, dict_.get(), progress);
     if (!tree.ok()) return std::move(tree).error().WithContext(what);
     for (std::size_t b = before; b < blobs_.blobs.size(); ++b) PushBlob(blobs_.blobs[b]);
-    if (tree_.root == nullptr) {
-      tree_ = *std::move(tree);
-    } else {
-      DAVIT_TRY(ApplyLayer(tree_, *std::move(tree)));
-    }
+    DAVIT_TRY(ApplyLayer(tree_, *std::move(tree)));
     report_.source_bytes += layer.size;
     event.kind = ConvertEvent::Kind::kLayerDone;
     writer_.Notify(event);

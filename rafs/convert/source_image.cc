@@ -1,6 +1,7 @@
 #include "rafs/convert/source_image.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -93,6 +94,13 @@ Result<std::vector<SourceManifest>> SelectManifests(const Context& ctx,
     }
   }
   return out;
+}
+
+Tree EmptyTree() {
+  Tree tree;
+  tree.root = std::make_shared<TreeInode>();
+  tree.root->mode = S_IFDIR | 0755;
+  return tree;
 }
 
 Status CheckLayerType(const oci::Descriptor& layer) {

@@ -23,6 +23,9 @@ Result<std::vector<SourceManifest>> SelectManifests(const Context& ctx,
                                                     const std::string& tag,
                                                     const ConvertOptions& options);
 
+/// What the lowest layer is applied to: a root directory, mode 0755.
+Tree EmptyTree();
+
 /// kUnsupported, naming the layer, for encrypted layers and media types that are no tar.
 Status CheckLayerType(const oci::Descriptor& layer);
 

@@ -1,0 +1,45 @@
+#include "cli/davit_app.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iostream>
+
+#include "common/base/log.h"
+
+#ifndef DAVIT_VERSION
+#define DAVIT_VERSION "unknown"
+#endif
+
+namespace davit::cli {
+
+int DavitMain(const std::vector<std::string>& args, Io& io) {
+  CLI::App app{"Container images and models as lazily loaded volumes"};
+  app.name("davit");
+  app.set_version_flag("--version", std::string("davit ") + DAVIT_VERSION);
+  std::string level = "warn";
+  app.add_option("--log-level", level, "trace, debug, info, warn, error or off")
+      ->capture_default_str();
+  app.require_subcommand(1);
+  app.fallthrough();
+  Run chosen;
+  RegisterConvert(app, chosen);
+  RegisterBuild(app, chosen);
+  RegisterCheck(app, chosen);
+  RegisterInspect(app, chosen);
+  RegisterNodeCommands(app, chosen);
+  std::vector<std::string> reversed(args.rbegin(), args.rend());  // what CLI11 wants
+  try {
+    app.parse(reversed);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error, io.out, io.err) == 0 ? kExitOk : kExitUsage;
+  }
+  const auto parsed = log::ParseLevel(level);
+  if (!parsed.ok()) {
+    io.err << "davit: " << parsed.error().ToString() << "\n";
+    return kExitUsage;
+  }
+  log::SetLevel(*parsed);
+  return chosen(io);
+}
+
+}  // namespace davit::cli

@@ -1,0 +1,122 @@
+// davit check, davit unpack: every byte of an image, verified.
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <ostream>
+
+#include "cli/davit_app.h"
+#include "cli/image_access.h"
+#include "cli/progress.h"
+#include "common/base/fd.h"
+#include "common/json/json.h"
+#include "rafs/convert/convert.h"
+
+namespace davit::cli {
+namespace {
+
+struct CheckFlags {
+  std::string image, bootstrap, blob_dir, source, output, format = "text";
+  ImageAccessOptions access;
+};
+
+Result<rafs::CheckReport> Check(const CheckFlags& flags) {
+  ImageAccess access(flags.access);
+  const SignalContext signals;
+  if (!flags.bootstrap.empty()) {
+    DAVIT_TRY_ASSIGN(const OpenedImage image,
+                     OpenImage(signals.ctx(), access, "", flags.bootstrap, flags.blob_dir));
+    return rafs::CheckBootstrap(signals.ctx(), *image.metadata, image.open_blob);
+  }
+  DAVIT_TRY_ASSIGN(const registry::Reference reference, registry::Reference::Parse(flags.image));
+  DAVIT_TRY_ASSIGN(const auto repository, access.Open(reference));
+  DAVIT_TRY_ASSIGN(const oci::Platform platform, access.platform());
+  std::shared_ptr<registry::Repository> source;
+  std::string source_tag;
+  if (!flags.source.empty()) {
+    DAVIT_TRY_ASSIGN(const registry::Reference parsed, registry::Reference::Parse(flags.source));
+    DAVIT_TRY_ASSIGN(source, access.Open(parsed));
+    source_tag = parsed.TagOrDigest();
+  }
+  return rafs::CheckImage(signals.ctx(), *repository, reference.TagOrDigest(), platform,
+                          source.get(), source_tag);
+}
+
+int RunCheck(const CheckFlags& flags, Io& io) {
+  const auto report = Check(flags);
+  if (!report.ok()) return Fail(io, report.error());
+  if (flags.format == "json") {
+    io.out << json::Dump({{"ok", report->problems.empty()},
+                          {"inodes", report->inodes},
+                          {"files", report->files},
+                          {"chunks", report->chunks},
+                          {"bytes", report->bytes},
+                          {"problems", report->problems}})
+           << "\n";
+  } else {
+    for (const std::string& problem : report->problems) io.out << problem << "\n";
+    io.out << fmt::format("{} inodes, {} files with {}, {} chunks: {}\n", report->inodes,
+                          report->files, HumanBytes(report->bytes), report->chunks,
+                          report->problems.empty()
+                              ? std::string("all well")
+                              : fmt::format("{} problems", report->problems.size()));
+  }
+  return report->problems.empty() ? kExitOk : kExitFailure;
+}
+
+Status Unpack(const CheckFlags& flags) {
+  ImageAccess access(flags.access);
+  const SignalContext signals;
+  DAVIT_TRY_ASSIGN(const OpenedImage image,
+                   OpenImage(signals.ctx(), access, flags.image, flags.bootstrap, flags.blob_dir));
+  UniqueFd fd;
+  if (flags.output == "-") {
+    fd.reset(::dup(STDOUT_FILENO));
+  } else {
+    DAVIT_TRY_ASSIGN(fd, OpenFile(flags.output, O_WRONLY | O_CREAT | O_TRUNC, 0644));
+  }
+  return rafs::UnpackImage(signals.ctx(), *image.metadata, image.open_blob,
+                           [&](Bytes data) { return WriteFull(fd.get(), data); });
+}
+
+void AddImageOptions(CLI::App& command, CheckFlags& flags) {
+  command.add_option("image", flags.image,
+                     "RAFS image: host/name:tag, host/name@digest or oci:/path:tag");
+  command.add_option("--bootstrap", flags.bootstrap, "A local bootstrap file instead of an image");
+  command.add_option("--blob-dir", flags.blob_dir,
+                     "Where the blobs of --bootstrap are, named by id");
+  AddImageAccessOptions(command, flags.access, true);
+}
+
+}  // namespace
+
+void RegisterCheck(CLI::App& app, Run& chosen) {
+  auto check = std::make_shared<CheckFlags>();
+  CLI::App* command =
+      app.add_subcommand("check", "Verify the structure of an image and the digest of every chunk");
+  AddImageOptions(*command, *check);
+  command->add_option("--source", check->source, "Compare with this OCI image too");
+  command->add_option("--output", check->format, "Result as text or json")
+      ->check(CLI::IsMember({"text", "json"}))
+      ->capture_default_str();
+  command->callback(
+      [check, &chosen] { chosen = [check](Io& io) { return RunCheck(*check, io); }; });
+
+  auto unpack = std::make_shared<CheckFlags>();
+  CLI::App* unpacking =
+      app.add_subcommand("unpack", "Write the content of an image as a tar archive");
+  AddImageOptions(*unpacking, *unpack);
+  unpacking->add_option("-o,--output", unpack->output, "File to write; - is standard output")
+      ->required();
+  unpacking->callback([unpack, &chosen] {
+    chosen = [unpack](Io& io) {
+      const Status status = Unpack(*unpack);
+      return status.ok() ? kExitOk : Fail(io, status.error());
+    };
+  });
+}
+
+}  // namespace davit::cli

@@ -1,0 +1,147 @@
+#include "cli/image_access.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <ostream>
+#include <thread>
+
+#include "common/base/fd.h"
+#include "common/http/client.h"
+#include "rafs/convert/convert.h"
+#include "rafs/image/image.h"
+
+namespace davit::cli {
+
+void AddImageAccessOptions(CLI::App& command, ImageAccessOptions& options, bool with_platform) {
+  command.add_flag("--plain-http", options.plain_http, "Speak HTTP instead of HTTPS to registries");
+  command.add_flag("--insecure", options.insecure, "Do not verify TLS certificates");
+  command.add_option("--ca-file", options.ca_files, "Trust the certificates in this PEM file too");
+  command.add_option("--hosts-dir", options.hosts_dir,
+                     "Mirrors: a directory of <host>/hosts.toml files as containerd has them");
+  command.add_option("--auth-file", options.auth_file,
+                     "Docker config.json with credentials (default: $DOCKER_CONFIG, ~/.docker)");
+  if (with_platform) {
+    command.add_option("--platform", options.platform,
+                       "os/architecture[/variant] (default: this machine's)");
+  }
+}
+
+struct ImageAccess::State {
+  ImageAccessOptions options;
+  std::unique_ptr<http::Client> http;
+  std::unique_ptr<registry::Registries> registries;
+};
+
+ImageAccess::ImageAccess(const ImageAccessOptions& options) : state_(std::make_unique<State>()) {
+  state_->options = options;
+  state_->http = http::Client::Create({});
+  registry::RegistryOptions registry;
+  registry.plain_http = options.plain_http;
+  registry.tls.ca_files = options.ca_files;
+  registry.tls.skip_verify = options.insecure;
+  registry.hosts_dir = options.hosts_dir;
+  std::vector<std::unique_ptr<registry::CredentialProvider>> providers;
+  providers.push_back(registry::EnvironmentAuth());
+  providers.push_back(registry::DockerConfigFile(options.auth_file));
+  state_->registries = registry::Registries::Create(registry, *state_->http, Clock::Real(),
+                                                    registry::FirstOf(std::move(providers)));
+}
+ImageAccess::~ImageAccess() = default;
+
+Result<std::shared_ptr<registry::Repository>> ImageAccess::Open(
+    const registry::Reference& reference) {
+  return state_->registries->Open(reference);
+}
+
+Result<oci::Platform> ImageAccess::platform() const {
+  if (state_->options.platform.empty()) return oci::Platform::Host();
+  return oci::Platform::Parse(state_->options.platform);
+}
+
+namespace {
+
+Result<OpenedImage> OpenLocal(const std::string& bootstrap, const std::string& blob_dir) {
+  OpenedImage out;
+  DAVIT_TRY_ASSIGN(out.metadata, rafs::Metadata::OpenFile(bootstrap));
+  out.open_blob =
+      [blob_dir](const rafs::BlobRecord& record) -> Result<std::shared_ptr<storage::BlobSource>> {
+    if (blob_dir.empty()) {
+      return Error(Code::kInvalidArgument, "blob " + record.id.value + " is needed")
+          .WithHint("name the directory that holds it with --blob-dir");
+    }
+    return rafs::FileBlobSource(blob_dir + "/" + record.id.value);
+  };
+  return out;
+}
+
+}  // namespace
+
+Result<OpenedImage> OpenImage(const Context& ctx, ImageAccess& access, const std::string& image,
+                              const std::string& bootstrap, const std::string& blob_dir) {
+  if (!bootstrap.empty()) return OpenLocal(bootstrap, blob_dir);
+  if (image.empty()) {
+    return Error(Code::kInvalidArgument, "no image is named")
+        .WithHint("name an image reference, or a local file with --bootstrap");
+  }
+  DAVIT_TRY_ASSIGN(const registry::Reference reference, registry::Reference::Parse(image));
+  DAVIT_TRY_ASSIGN(const std::shared_ptr<registry::Repository> repository, access.Open(reference));
+  DAVIT_TRY_ASSIGN(const oci::Platform platform, access.platform());
+  DAVIT_TRY_ASSIGN(const rafs::ImageRef found,
+                   rafs::FindImage(ctx, *repository, reference.TagOrDigest(), platform));
+  DAVIT_TRY_ASSIGN(TempDir created, TempDir::Create("davit-image"));
+  auto directory = std::make_shared<TempDir>(std::move(created));
+  DAVIT_TRY(rafs::FetchBootstrap(ctx, *repository, found, directory->path()));
+  OpenedImage out;
+  DAVIT_TRY_ASSIGN(out.metadata, rafs::OpenBootstrap(directory->path()));
+  out.manifest_digest = found.manifest.descriptor.digest;
+  out.keep.push_back(directory);
+  out.open_blob =
+      [repository, layers = found.parsed.layers](
+          const rafs::BlobRecord& record) -> Result<std::shared_ptr<storage::BlobSource>> {
+    oci::Descriptor descriptor;
+    descriptor.media_type = rafs::kMediaTypeBlob;
+    descriptor.digest = "sha256:" + record.id.value;
+    for (const oci::Descriptor& layer : layers) {
+      if (layer.digest == descriptor.digest) descriptor = layer;
+    }
+    return repository->OpenBlob(descriptor);
+  };
+  return out;
+}
+
+// A thread that waits for the signals, instead of a handler: it may do anything.
+struct SignalContext::State {
+  std::stop_source stop;
+  sigset_t signals{};
+  sigset_t before{};
+  std::jthread waiter;
+};
+
+SignalContext::SignalContext() : state_(std::make_unique<State>()) {
+  sigemptyset(&state_->signals);
+  sigaddset(&state_->signals, SIGINT);
+  sigaddset(&state_->signals, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &state_->signals, &state_->before);
+  ctx_.stop = state_->stop.get_token();
+  state_->waiter = std::jthread([state = state_.get()](std::stop_token stop) {
+    while (!stop.stop_requested()) {
+      const timespec step{0, 100'000'000};
+      if (sigtimedwait(&state->signals, nullptr, &step) > 0) state->stop.request_stop();
+    }
+  });
+}
+
+SignalContext::~SignalContext() {
+  state_->waiter = {};
+  pthread_sigmask(SIG_SETMASK, &state_->before, nullptr);
+}
+
+int Fail(Io& io, const Error& error) {
+  io.err << "davit: " << error.message() << "\n";
+  if (!error.hint().empty()) io.err << "  " << error.hint() << "\n";
+  return error.code() == Code::kInvalidArgument ? kExitUsage : kExitFailure;
+}
+
+}  // namespace davit::cli
