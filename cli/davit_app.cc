@@ -6,10 +6,6 @@
 
 #include "common/base/log.h"
 
-#ifndef DAVIT_VERSION
-#define DAVIT_VERSION "unknown"
-#endif
-
 namespace davit::cli {
 
 int DavitMain(const std::vector<std::string>& args, Io& io) {
@@ -24,6 +20,7 @@ int DavitMain(const std::vector<std::string>& args, Io& io) {
   Run chosen;
   RegisterConvert(app, chosen);
   RegisterBuild(app, chosen);
+  RegisterCopy(app, chosen);
   RegisterCheck(app, chosen);
   RegisterInspect(app, chosen);
   RegisterNodeCommands(app, chosen);

@@ -15,6 +15,7 @@ int DavitMain(const std::vector<std::string>& args, Io& io);
 /// RegisterNodeCommands, `chosen` must outlive `app`.
 void RegisterConvert(CLI::App& app, Run& chosen);
 void RegisterBuild(CLI::App& app, Run& chosen);
+void RegisterCopy(CLI::App& app, Run& chosen);
 void RegisterCheck(CLI::App& app, Run& chosen);
 void RegisterInspect(CLI::App& app, Run& chosen);
 

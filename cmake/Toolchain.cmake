@@ -24,7 +24,7 @@ target_compile_options(davit_warnings INTERFACE
   $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety>)
 
 add_compile_options(-fno-omit-frame-pointer -fstack-protector-strong)
-add_compile_definitions(_FILE_OFFSET_BITS=64)
+add_compile_definitions(_FILE_OFFSET_BITS=64 DAVIT_VERSION="${PROJECT_VERSION}")
 if(DAVIT_SANITIZE)
   add_compile_options(-fsanitize=${DAVIT_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${DAVIT_SANITIZE})

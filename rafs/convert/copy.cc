@@ -60,4 +60,19 @@ Status CopyManifest(const Context& ctx, registry::Repository& source, registry::
   return {};
 }
 
+Result<oci::Descriptor> CopyImage(const Context& ctx, registry::Repository& source,
+                                  const std::string& source_tag, registry::Repository& target,
+                                  const std::string& target_tag, const std::string& work_dir) {
+  DAVIT_TRY_ASSIGN(const registry::Document document, source.GetManifest(ctx, source_tag));
+  if (oci::IsIndexType(document.descriptor.media_type)) {
+    DAVIT_TRY_ASSIGN(const oci::Index index, oci::ParseIndex(document.content));
+    for (const oci::Descriptor& child : index.manifests) {
+      DAVIT_TRY(CopyManifest(ctx, source, target, child, work_dir));
+    }
+  } else {
+    DAVIT_TRY(CopyManifest(ctx, source, target, document.descriptor, work_dir));
+  }
+  return target.PushManifest(ctx, target_tag, document.descriptor.media_type, document.content);
+}
+
 }  // namespace davit::rafs

@@ -17,4 +17,9 @@ Status CopyBlob(const Context& ctx, registry::Repository& source, registry::Repo
 Status CopyManifest(const Context& ctx, registry::Repository& source, registry::Repository& target,
                     const oci::Descriptor& manifest, const std::string& work_dir);
 
+/// A tag or digest with everything below it (all platforms of an index), under another name.
+Result<oci::Descriptor> CopyImage(const Context& ctx, registry::Repository& source,
+                                  const std::string& source_tag, registry::Repository& target,
+                                  const std::string& target_tag, const std::string& work_dir);
+
 }  // namespace davit::rafs

@@ -1,0 +1,49 @@
+// davit copy: an image as it is, from one repository or layout to another.
+
+#include <CLI/CLI.hpp>
+#include <ostream>
+
+#include "cli/davit_app.h"
+#include "cli/image_access.h"
+#include "common/base/fd.h"
+#include "rafs/convert/copy.h"
+
+namespace davit::cli {
+namespace {
+
+struct CopyFlags {
+  std::string source, target;
+  ImageAccessOptions access;
+};
+
+Result<oci::Descriptor> Copy(const CopyFlags& flags) {
+  DAVIT_TRY_ASSIGN(const registry::Reference from, registry::Reference::Parse(flags.source));
+  DAVIT_TRY_ASSIGN(const registry::Reference to, registry::Reference::Parse(flags.target));
+  ImageAccess access(flags.access);
+  DAVIT_TRY_ASSIGN(const auto source, access.Open(from));
+  DAVIT_TRY_ASSIGN(const auto target, access.Open(to));
+  DAVIT_TRY_ASSIGN(const TempDir work, TempDir::Create("davit-copy"));
+  const SignalContext signals;
+  return rafs::CopyImage(signals.ctx(), *source, from.TagOrDigest(), *target, to.TagOrDigest(),
+                         work.path());
+}
+
+}  // namespace
+
+void RegisterCopy(CLI::App& app, Run& chosen) {
+  auto flags = std::make_shared<CopyFlags>();
+  CLI::App* command = app.add_subcommand("copy", "Copy an image, every platform of it, as it is");
+  command->add_option("source", flags->source, "Image to read")->required();
+  command->add_option("target", flags->target, "Image to write")->required();
+  AddImageAccessOptions(*command, flags->access, false);
+  command->callback([flags, &chosen] {
+    chosen = [flags](Io& io) {
+      const auto copied = Copy(*flags);
+      if (!copied.ok()) return Fail(io, copied.error());
+      io.out << flags->target << " " << copied->digest << "\n";
+      return kExitOk;
+    };
+  });
+}
+
+}  // namespace davit::cli
