@@ -23,6 +23,7 @@ int DavitMain(const std::vector<std::string>& args, Io& io) {
   RegisterCopy(app, chosen);
   RegisterCheck(app, chosen);
   RegisterInspect(app, chosen);
+  RegisterExtract(app, chosen);
   RegisterNodeCommands(app, chosen);
   std::vector<std::string> reversed(args.rbegin(), args.rend());  // what CLI11 wants
   try {

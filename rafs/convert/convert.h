@@ -88,6 +88,10 @@ Status UnpackImage(
     const std::function<Result<std::shared_ptr<storage::BlobSource>>(const BlobRecord&)>& open_blob,
     const storage::ByteSink& sink);
 
+/// The bootstrap that a layer blob holds, found by its TOC or, without one, by the section header
+/// at its end. kNotFound when there is none.
+Result<std::string> ReadInlineBootstrap(const Context& ctx, storage::BlobSource& blob);
+
 /// A file as a blob source; for local blobs and tests.
 Result<std::shared_ptr<storage::BlobSource>> FileBlobSource(const std::string& path);
 
