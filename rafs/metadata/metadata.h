@@ -89,6 +89,8 @@ class Metadata {
   virtual ~Metadata() = default;
 
   virtual const ImageInfo& info() const = 0;
+  /// The bytes it was opened with; for the builder, which copies tables from one image to another.
+  virtual Bytes image() const = 0;
   virtual const std::vector<BlobRecord>& blobs() const = 0;
   virtual InodeId root() const = 0;
   /// kNotFound for a missing name, kInvalidArgument (ENOTDIR) when `parent` is no directory. "."
