@@ -10,7 +10,7 @@
 namespace davit::csi {
 
 struct ServerOptions {
-  std::string endpoint;      // "unix:///csi/csi.sock" or "unix:/…"; a stale socket is replaced
+  std::string endpoint;  // "unix:///csi/csi.sock" or "unix:/…"; a stale socket is replaced
   std::string driver_name = "csi.davit.dev";
   std::string vendor_version;
 };
