@@ -1,0 +1,328 @@
+"""The cases of the benchmark. Each returns rows: a figure, its peer, the ratio that must hold."""
+import gzip
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import tarfile
+import time
+
+import lib
+
+LINK = 100_000_000
+LATENCY = 5
+
+
+class Row:
+    def __init__(self, what, ours, unit, peer=None, peer_name="", limit=None, higher=False):
+        self.what, self.ours, self.unit, self.peer, self.peer_name, self.limit, self.higher = what, ours, unit, peer, peer_name, limit, higher
+        self.ratio = ours / peer if peer else None
+        self.holds = None if limit is None or self.ratio is None else (self.ratio >= limit if higher else self.ratio <= limit)
+
+    def text(self):
+        out = f"{self.what}: {self.ours:.3g} {self.unit}"
+        if self.peer is not None:
+            out += f"; {self.peer_name} {self.peer:.3g}; ratio {self.ratio:.2f}"
+        if self.limit is not None and self.ratio is not None:
+            out += f" (must be {'>=' if self.higher else '<='} {self.limit}: {'ok' if self.holds else 'MISSED'})"
+        return out
+
+
+def median(values):
+    return statistics.median(values)
+
+
+class Setup:
+    """The images of all contestants, built once: davit's and nydus's, both in one layout."""
+
+    def __init__(self, layout, work, runs):
+        self.source, self.work, self.runs = layout, work, runs
+        self.nydus = lib.nydus_dir()
+        self.images = os.path.join(work, "images")
+        self.counter = 0
+        self.build = {}
+        self._manifest()
+        self._plain_layers()
+        self._build_davit()
+        if self.nydus:
+            self._build_nydus()
+
+    def fresh(self, name):
+        self.counter += 1
+        return os.path.join(self.work, f"{name}-{self.counter}")
+
+    def _blob(self, digest):
+        return os.path.join(self.source, "blobs/sha256", digest.split(":")[1])
+
+    def _manifest(self):
+        index = json.load(open(os.path.join(self.source, "index.json")))
+        self.manifest = json.load(open(self._blob(index["manifests"][0]["digest"])))
+
+    def _plain_layers(self):
+        """Uncompressed tars, kept with the image: the builders' input."""
+        folder = os.path.join(os.path.dirname(self.source), "tars")
+        os.makedirs(folder, exist_ok=True)
+        self.tars = []
+        for layer in self.manifest["layers"]:
+            path = os.path.join(folder, layer["digest"].split(":")[1] + ".tar")
+            if not os.path.exists(path):
+                with gzip.open(self._blob(layer["digest"])) as source, open(path + ".tmp", "wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)
+                os.rename(path + ".tmp", path)
+            self.tars.append(path)
+
+    def _timed(self, name, command):
+        started = time.monotonic()
+        result = subprocess.run(["/usr/bin/time", "-f", "%M %U %S", *map(str, command)], capture_output=True, text=True, errors="replace")
+        seconds = time.monotonic() - started
+        if result.returncode != 0:
+            raise RuntimeError(f"{name}: {result.stderr[-2000:]}")
+        rss, user, system = result.stderr.strip().splitlines()[-1].split()
+        done = self.build.setdefault(name, {"seconds": 0.0, "cpu": 0.0, "rss_kib": 0, "bytes": 0})
+        done["seconds"] += seconds
+        done["cpu"] += float(user) + float(system)
+        done["rss_kib"] = max(done["rss_kib"], int(rss))
+
+    def _build_davit(self):
+        davit = os.path.join(lib.BIN, "davit")
+        for tar in self.tars:
+            with open(tar, "rb") as handle:  # into the page cache
+                while handle.read(1 << 24):
+                    pass
+        out = os.path.join(self.work, "davit-build")
+        boots = []
+        for i, tar in enumerate(self.tars):
+            folder = os.path.join(out, str(i))
+            self._timed("davit", [davit, "build", tar, "-o", folder, "--whiteouts", "none", "--compressor", "zstd", "--level", "3"])
+            boots.append(os.path.join(folder, "image.boot"))
+            self.build["davit"]["bytes"] += sum(os.path.getsize(os.path.join(folder, n)) for n in os.listdir(folder) if n != "image.boot")
+        merged = os.path.join(out, "merged.boot")
+        self._timed("davit", [davit, "merge", *boots, "-o", merged])
+        self.build["davit"]["bytes"] += os.path.getsize(merged)
+        shutil.rmtree(out)
+        lib.run(davit, "convert", f"oci:{self.source}:src", f"oci:{self.images}:davit", "--quiet")
+        index = json.load(open(os.path.join(self.images, "index.json")))
+        (entry,) = [m for m in index["manifests"] if m["annotations"]["org.opencontainers.image.ref.name"] == "davit"]
+        manifest = json.load(open(os.path.join(self.images, "blobs/sha256", entry["digest"].split(":")[1])))
+        self.davit_bytes = sum(layer["size"] for layer in manifest["layers"])
+
+    def _build_nydus(self):
+        image = os.path.join(self.nydus, "nydus-image")
+        out = os.path.join(self.work, "nydus-build")
+        os.makedirs(out + "/blobs")
+        os.makedirs(out + "/boots")
+        boots, self.nydus_bytes = [], 0
+        for i, tar in enumerate(self.tars):
+            before = set(os.listdir(out + "/blobs"))
+            self._timed("nydus", [image, "create", "--fs-version", "6", "--type", "tar-rafs", "--blob-dir", out + "/blobs", "--blob-inline-meta",
+                                  "--features", "blob-toc", "--whiteout-spec", "none", "--compressor", "zstd", "--chunk-size", "0x100000", tar])
+            for name in set(os.listdir(out + "/blobs")) - before:
+                path = os.path.join(out, "blobs", name)
+                self.nydus_bytes += os.path.getsize(path)
+                lib.run(os.path.join(lib.BIN, "davit"), "extract", path, "-o", os.path.join(out, "boots", name))
+                boots.append(os.path.join(out, "boots", name))
+        merged = os.path.join(out, "merged.boot")
+        self._timed("nydus", [image, "merge", "--bootstrap", merged, *boots])
+        self.build["nydus"]["bytes"] = self.nydus_bytes + os.path.getsize(merged)
+        for name in os.listdir(out + "/blobs"):
+            os.rename(os.path.join(out, "blobs", name), os.path.join(self.images, "blobs/sha256", name))
+        layer = os.path.join(out, "boot.tar")
+        with tarfile.open(layer, "w") as tar:
+            tar.add(merged, "image/image.boot")
+        self.nydus_bootstrap = lib.put_blob(self.images, gzip.compress(open(layer, "rb").read(), 6))
+        shutil.rmtree(out)
+
+    def registry(self, limited=True):
+        return lib.Registry(self.images, LATENCY if limited else 0, LINK if limited else 0)
+
+    def contestants(self, registry, both_modes=False):
+        """Fresh ones, caches empty."""
+        out = [lambda: lib.Davit(self.fresh("davit"), f"{registry.host}/bench:davit")]
+        if self.nydus:
+            out.append(lambda: lib.Nydus(self.fresh("nydus"), registry, self.nydus_bootstrap, True))
+            if both_modes:
+                out.append(lambda: lib.Nydus(self.fresh("nydus"), registry, self.nydus_bootstrap, False))
+        return out
+
+    def measure(self, function, limited=True, both_modes=True):
+        """name -> list of results of function(contestant, mountpoint, window), interleaved."""
+        out = {}
+        with self.registry(limited) as registry:
+            for _ in range(self.runs):
+                for make in self.contestants(registry, both_modes):
+                    lib.drop_caches()
+                    with make() as contestant:
+                        mountpoint = self.fresh("mnt")
+                        window = lib.Window(registry)
+                        out.setdefault(contestant.name, []).append(function(contestant, mountpoint, window))
+        return out
+
+
+def best_peer(results, key):
+    peers = {name: median([r[key] for r in values]) for name, values in results.items() if name != "davit"}
+    if not peers:
+        return None, ""
+    name = min(peers, key=peers.get)
+    return peers[name], name
+
+
+def build(setup):
+    size = sum(os.path.getsize(t) for t in setup.tars)
+    ours, theirs = setup.build["davit"], setup.build.get("nydus")
+    rows = [Row("build, MB/s of tar", size / 1e6 / ours["seconds"], "MB/s", theirs and size / 1e6 / theirs["seconds"], "nydus-image", 2, True),
+            Row("image size", ours["bytes"] / 1e6, "MB", theirs and theirs["bytes"] / 1e6, "nydus-image", 1.005),
+            Row("peak RSS", ours["rss_kib"] / 1024, "MiB", 256, "limit", 1.0)]
+    return rows
+
+
+def first_byte(setup):
+    def once(contestant, mountpoint, window):
+        start = time.monotonic()
+        contestant.mount(mountpoint)
+        with open(os.path.join(mountpoint, "usr/bin/env"), "rb") as handle:
+            handle.read(1)
+        return {"seconds": time.monotonic() - start, **window.done()}
+    results = setup.measure(once)
+    peer, name = best_peer(results, "seconds")
+    ours = {k: median([r[k] for r in results["davit"]]) for k in ("seconds", "requests", "bytes")}
+    return [Row("mount and first byte, cold", ours["seconds"], "s", peer, name, 0.5),
+            Row("requests by then", ours["requests"], ""), Row("bytes by then", ours["bytes"] / 1e6, "MB")]
+
+
+def full(setup):
+    def once(contestant, mountpoint, window):
+        start = time.monotonic()
+        contestant.mount(mountpoint)
+        read = 0
+        for folder, names, files in os.walk(mountpoint):
+            names.sort()
+            for file in sorted(files):
+                path = os.path.join(folder, file)
+                if os.path.isfile(path) and not os.path.islink(path):
+                    with open(path, "rb", buffering=0) as handle:
+                        while block := handle.read(1 << 20):
+                            read += len(block)
+        seconds = time.monotonic() - start
+        sent = window.done()
+        time.sleep(1)
+        return {"seconds": seconds, "read": read, "rss": lib.rss_kib(contestant.pid), **sent}
+    results = setup.measure(once)
+    peer, name = best_peer(results, "seconds")
+    ours = {k: median([r[k] for r in results["davit"]]) for k in ("seconds", "requests", "bytes", "rss")}
+    floor = setup.davit_bytes / LINK
+    return [Row("read everything, cold, one reader", ours["seconds"], "s", floor, "link floor", 1.5),
+            Row("read everything, cold, one reader", ours["seconds"], "s", peer, name, 0.65),
+            Row("bytes on the wire", ours["bytes"] / 1e6, "MB", setup.davit_bytes / 1e6, "compressed bytes", 1.01),
+            Row("requests", ours["requests"], "", 300, "limit", 1.0),
+            Row("RSS of davitd after it", ours["rss"] / 1024, "MiB", 45, "limit", 1.0)]
+
+
+PYTHON = "import ssl, sqlite3, asyncio"
+NUMPY = "import numpy; numpy.ones(3).sum()"
+
+
+def start(setup):
+    rows = []
+    for what, code in (("start python with ssl, sqlite3, asyncio", PYTHON), ("import numpy", NUMPY)):
+        def once(contestant, mountpoint, window, code=code):
+            begin = time.monotonic()
+            contestant.mount(mountpoint)
+            lib.run("chroot", mountpoint, "/usr/bin/python3", "-c", code)
+            return {"seconds": time.monotonic() - begin, **window.done()}
+        results = setup.measure(once)
+        peer, name = best_peer(results, "seconds")
+        ours = {k: median([r[k] for r in results["davit"]]) for k in ("seconds", "requests", "bytes")}
+        rows += [Row(what, ours["seconds"], "s", peer, name, 0.8),
+                 Row("  requests", ours["requests"], ""), Row("  bytes", ours["bytes"] / 1e6, "MB")]
+    return rows
+
+
+def ls(setup):
+    def once(contestant, mountpoint, window):
+        contestant.mount(mountpoint)
+        begin = time.monotonic()
+        with open(os.devnull, "w") as null:
+            subprocess.run(["ls", "-lR", mountpoint], stdout=null, check=True)
+        return {"seconds": time.monotonic() - begin}
+    results = setup.measure(once)
+    peer, name = best_peer(results, "seconds")
+    return [Row("ls -lR right after mount", median([r["seconds"] for r in results["davit"]]), "s", peer, name, 0.5)]
+
+
+def rate(function, seconds=1.0):
+    function()
+    count, begin = 0, time.perf_counter()
+    while True:
+        for _ in range(100):
+            function()
+        count += 100
+        took = time.perf_counter() - begin
+        if took > seconds:
+            return count / took
+
+
+def fio(path, *options):
+    out = json.loads(lib.run("fio", "--name=x", f"--filename={path}", "--readonly", "--output-format=json", *options))
+    return out["jobs"][0]["read"]["bw_bytes"] / 1e6
+
+
+def warm(setup):
+    results = {}
+    with setup.registry(False) as registry:
+        makers = setup.contestants(registry, False)
+        for _ in range(setup.runs):
+            for make in makers:
+                lib.drop_caches()
+                with make() as contestant:
+                    mountpoint = setup.fresh("mnt")
+                    contestant.mount(mountpoint)
+                    weights = os.path.join(mountpoint, "model/weights.bin")
+                    with open(weights, "rb") as handle:
+                        while handle.read(1 << 20):
+                            pass
+                    contestant.complete()
+                    got = results.setdefault(contestant.name, {})
+
+                    def add(key, value, got=got):
+                        got.setdefault(key, []).append(value)
+                    best = 0
+                    for _ in range(2):
+                        lib.drop_caches()
+                        best = max(best, fio(weights, "--rw=read", "--bs=1M", "--ioengine=psync"))
+                    add("page cache dropped, sequential 1M", best)
+                    add("warm sequential 128K", fio(weights, "--rw=read", "--bs=128k", "--ioengine=psync", "--time_based", "--runtime=1"))
+                    add("warm mmap sequential", fio(weights, "--rw=read", "--bs=128k", "--ioengine=mmap", "--time_based", "--runtime=1"))
+                    target = os.path.join(mountpoint, "usr/bin/env")
+                    folder = os.path.join(mountpoint, "usr/bin")
+
+                    def getxattr():
+                        try:
+                            os.getxattr(target, "security.capability")
+                        except OSError:
+                            pass
+                    add("getxattr", rate(getxattr) / 1000)
+                    add("open+close", rate(lambda: os.close(os.open(target, os.O_RDONLY))) / 1000)
+                    small = os.path.join(mountpoint, "usr/lib/git-core")
+                    add("readdir", rate(lambda: os.listdir(small)) / 1000)
+    limits = {"page cache dropped, sequential 1M": 1.8, "warm sequential 128K": 1, "warm mmap sequential": 1, "getxattr": 1.3, "open+close": 1, "readdir": 1}
+    rows = []
+    for key, limit in limits.items():
+        peer = median(results["nydus"][key]) if "nydus" in results else None
+        rows.append(Row(key, median(results["davit"][key]), "k/s" if key in ("getxattr", "open+close", "readdir") else "MB/s", peer, "nydus", limit, True))
+    return rows
+
+
+def memory(setup):
+    with setup.registry(False) as registry:
+        with lib.Davit(setup.fresh("davit"), f"{registry.host}/bench:davit", fill=False) as davit:
+            davit.mount(setup.fresh("mnt"))
+            first = lib.pss_kib(davit.pid)
+            for _ in range(49):
+                davit.mount(setup.fresh("mnt"))
+            each = (lib.pss_kib(davit.pid) - first) / 49 / 1024
+    return [Row("PSS of each further mount at 50 mounts of one image", each, "MiB", 0.3, "limit", 1.0)]
+
+
+ALL = {"build": build, "first-byte": first_byte, "start": start, "ls": ls, "full": full, "warm": warm, "memory": memory}
