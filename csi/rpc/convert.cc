@@ -1,8 +1,12 @@
 #include "csi/rpc/convert.h"
 
+#include <grpcpp/support/status.h>
+
 #include <algorithm>
 #include <limits>
 #include <string>
+
+#include "proto/csi.pb.h"
 
 namespace davit::csi {
 namespace {

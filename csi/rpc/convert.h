@@ -1,10 +1,17 @@
 #pragma once
-// Between CSI messages and the types of csi/core. For csi/rpc only: it shows gRPC headers.
-
-#include <grpcpp/support/status.h>
+// Between CSI messages and the types of csi/core. Only forward declarations, so that gRPC headers
+// stay in .cc files.
 
 #include "csi/core/node_ops.h"
-#include "proto/csi.pb.h"
+
+namespace grpc {
+class Status;
+}
+namespace csi::v1 {
+class NodePublishVolumeRequest;
+class NodeGetVolumeStatsResponse;
+class VolumeHealth;
+}  // namespace csi::v1
 
 namespace davit::csi {
 

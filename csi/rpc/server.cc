@@ -39,11 +39,13 @@ Status CheckDriverName(const std::string& name) {
 class GrpcServer final : public Server {
  public:
   GrpcServer(const ServerOptions& options, NodeOps& node, std::function<bool()> ready)
-      : identity_(options.driver_name, options.vendor_version, std::move(ready)), node_(node) {}
+      : identity_(
+            MakeIdentityService(options.driver_name, options.vendor_version, std::move(ready))),
+        node_(MakeNodeService(node)) {}
 
   ~GrpcServer() override {
     if (server_) server_->Shutdown(std::chrono::system_clock::now() + kShutdownPatience);
-    node_.Shutdown();
+    node_->Shutdown();
     server_.reset();
   }
 
@@ -54,8 +56,8 @@ class GrpcServer final : public Server {
     builder.SetMaxReceiveMessageSize(4 << 20);
     int bound = 0;
     builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials(), &bound);
-    builder.RegisterService(&identity_);
-    builder.RegisterService(&node_);
+    builder.RegisterService(&identity_->service());
+    builder.RegisterService(&node_->service());
     // The mask is the whole process's, which starts here and makes no other files meanwhile.
     const mode_t before = ::umask(0077);
     server_ = builder.BuildAndStart();
@@ -68,8 +70,8 @@ class GrpcServer final : public Server {
   }
 
  private:
-  IdentityService identity_;
-  NodeRpcService node_;
+  const std::unique_ptr<RpcService> identity_;
+  const std::unique_ptr<RpcService> node_;
   std::unique_ptr<grpc::Server> server_;
 };
 
