@@ -37,7 +37,8 @@ struct Attributes {
 
 struct DirEntry {
   InodeId id;
-  std::string_view name;   // points into the bootstrap; not NUL-terminated, any bytes but '/' and NUL
+  /// Points into the bootstrap; not NUL-terminated, any bytes but '/' and NUL.
+  std::string_view name;
   std::uint32_t type = 0;  // S_IFMT bits
 };
 
@@ -48,7 +49,7 @@ struct Extent {
   std::uint64_t length = 0;
   std::optional<std::uint32_t> blob;  // position in blobs()
   std::uint64_t blob_offset = 0;
-  std::uint32_t chunk = 0;            // index of the first chunk
+  std::uint32_t chunk = 0;  // index of the first chunk
 };
 
 /// One blob table entry.
@@ -99,12 +100,13 @@ class Metadata {
   virtual Result<Attributes> Stat(InodeId inode) const = 0;
   /// Calls `fn` for entries from `cookie` (0: the first) on, with the cookie that continues after
   /// each one, until it returns false. Contains "." and "..". Cookies are stable.
-  virtual Status ListDir(InodeId dir, std::uint64_t cookie,
-                         const std::function<bool(const DirEntry&, std::uint64_t next)>& fn) const = 0;
+  virtual Status ListDir(
+      InodeId dir, std::uint64_t cookie,
+      const std::function<bool(const DirEntry&, std::uint64_t next)>& fn) const = 0;
   virtual Result<std::string> ReadLink(InodeId inode) const = 0;
   /// Full names ("user.x", "security.capability"), in stored order.
-  virtual Status ListXattrs(InodeId inode,
-                            const std::function<void(std::string_view name, Bytes value)>& fn) const = 0;
+  virtual Status ListXattrs(
+      InodeId inode, const std::function<void(std::string_view name, Bytes value)>& fn) const = 0;
   /// kNotFound when the inode has no such attribute.
   virtual Result<std::string> GetXattr(InodeId inode, std::string_view name) const = 0;
   /// Appends the pieces of [offset, offset + length) ∩ file to `out`; neighbours that are
@@ -112,7 +114,8 @@ class Metadata {
   virtual Status Extents(InodeId file, std::uint64_t offset, std::uint64_t length,
                          std::vector<Extent>& out) const = 0;
   /// Digests of one blob's chunks from the chunk table; built at the first call, then shared.
-  virtual Result<std::shared_ptr<const storage::ChunkDigests>> Digests(std::uint32_t blob) const = 0;
+  virtual Result<std::shared_ptr<const storage::ChunkDigests>> Digests(
+      std::uint32_t blob) const = 0;
   /// Inodes whose content is to be fetched first, in order.
   virtual std::vector<InodeId> PrefetchList() const = 0;
 };

@@ -60,12 +60,20 @@ struct CiExpectation {
   std::uint32_t chunk_size = 0;
 };
 
-/// Digest and CRC of a chunk by CI index; from the bootstrap's chunk table. Thread-safe.
+/// What the image's metadata says about a chunk, by CI index. Thread-safe.
 class ChunkDigests {
  public:
+  /// Where a chunk lies in the uncompressed space. It has to be compared with the CI: otherwise a
+  /// hostile CI could put a genuine chunk in the place of another one.
+  struct Place {
+    std::uint64_t offset = 0;
+    std::uint32_t size = 0;
+    bool operator==(const Place&) const = default;
+  };
   struct Entry {
     std::optional<Digest> digest;
     std::optional<std::uint32_t> crc32c;
+    std::optional<Place> place;
   };
   virtual ~ChunkDigests() = default;
   virtual Entry Get(std::uint32_t index) const = 0;
@@ -78,10 +86,13 @@ Result<std::string> DecodeStoredCi(Bytes stored, const CiExpectation& expect);
 /// The same from the form of a bootstrap layer's `<id>.blob.meta`: uncompressed array, zero padding
 /// to 4 KiB, header.
 Result<std::string> DecodeLocalCi(Bytes file, const CiExpectation& expect);
+/// The 4096-byte header block as it stands behind an array; sets both magics.
+std::string EncodeCiHeader(const CiHeader& header);
 /// The local form of an array, as DecodeLocalCi reads it.
 std::string EncodeLocalCi(Bytes array, const CiHeader& header);
 
-/// The map of a plain or batch blob (V1 and V2 records). Validates everything (see BlobMap).
+/// The map of a plain or batch blob (V1 and V2 records). Validates everything (see BlobMap), also
+/// that each chunk is where `digests` says it is (kDataLoss otherwise).
 /// `array` is the uncompressed CI, kept by the map. `digests` may be null (nothing to verify with:
 /// the cache will refuse such a blob). zran, encrypted and tarfs blobs: kUnsupported, named.
 Result<std::shared_ptr<const BlobMap>> MakeRafsBlobMap(std::string array,
