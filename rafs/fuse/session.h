@@ -1,24 +1,30 @@
 #pragma once
-// RAFS over FUSE. fuse_lowlevel.h is included by session.cc only.
+// RAFS over FUSE. fuse_lowlevel.h is included by session.cc and session_ops.cc only.
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "common/base/fd.h"
 #include "rafs/fs/filesystem.h"
+#include "rafs/fuse/read_buffers.h"
 
 namespace davit::rafs {
 
 struct FuseOptions {
-  std::string mountpoint;      // must exist
+  std::string mountpoint;  // must exist
   std::string fs_name = "davit";
-  int threads = 8;             // at rest; more are started while reads wait for the network
+  int threads = 4;  // at most at rest; more are started while requests wait for disk or network
   int max_threads = 64;
   bool allow_other = true;
   bool default_permissions = true;
   std::uint32_t read_ahead_bytes = 1U << 20;
   std::chrono::milliseconds read_timeout{0};  // 0: the scheduler's patience decides
+  /// Reply buffers; one object for all sessions of a process, so that their memory does not grow
+  /// with the number of mounts. Null: the session makes its own.
+  std::shared_ptr<ReadBuffers> buffers;
 };
 
 /// One request that the kernel waits for.
@@ -40,6 +46,11 @@ class FuseSession {
   /// Mounts and serves; returns when the mount is there.
   static Result<std::unique_ptr<FuseSession>> Start(std::shared_ptr<const Filesystem> fs,
                                                     const FuseOptions& options);
+  /// Serves a connection that the caller has made: one end of a SOCK_SEQPACKET socket pair whose
+  /// other end speaks the kernel's protocol. Nothing is mounted; ends with the connection.
+  static Result<std::unique_ptr<FuseSession>> StartOnSocket(std::shared_ptr<const Filesystem> fs,
+                                                            const FuseOptions& options,
+                                                            UniqueFd socket);
   /// Unmounts (lazily when busy), answers what is in flight, joins the threads.
   virtual ~FuseSession() = default;
   /// Unmounts; kFailedPrecondition (EBUSY) while files are open, unless `lazy`.
