@@ -21,17 +21,17 @@
 namespace davit::rafs {
 
 struct BuildOptions {
-  std::uint32_t chunk_size = 1U << 20;   // power of two, 4 KiB to 16 MiB
+  std::uint32_t chunk_size = 1U << 20;  // power of two, 4 KiB to 16 MiB
   codec::Algorithm compressor = codec::Algorithm::kZstd;
-  int compression_level = 0;             // 0: the algorithm's default
+  int compression_level = 0;  // 0: the algorithm's default
   DigestAlgorithm digester = DigestAlgorithm::kBlake3;
-  std::uint32_t batch_size = 0;          // 0: no batches; else power of two, 4 KiB..chunk_size
+  std::uint32_t batch_size = 0;  // 0: no batches; else power of two, 4 KiB..chunk_size
   bool blob_toc = true;
-  bool inline_bootstrap = false;         // blob holds its own bootstrap (layer blobs)
+  bool inline_bootstrap = false;  // blob holds its own bootstrap (layer blobs)
   enum class Whiteouts { kOci, kOverlay, kNone } whiteouts = Whiteouts::kOci;
   bool keep_uid_gid = true;
-  std::vector<std::string> prefetch;     // absolute paths; files and directories, in this order
-  int threads = 0;                       // 0: one per CPU
+  std::vector<std::string> prefetch;  // absolute paths; files and directories, in this order
+  int threads = 0;                    // 0: one per CPU
   std::uint64_t max_buffer_bytes = 96ULL << 20;
   /// kInvalidArgument naming the field.
   Status Validate() const;
@@ -40,24 +40,24 @@ struct BuildOptions {
 /// One chunk that some blob holds; what the chunk table needs.
 struct StoredChunk {
   Digest digest;
-  std::uint32_t size = 0;                // uncompressed
-  std::uint32_t crc32c = 0;
+  std::uint32_t size = 0;  // uncompressed; 0: its image's chunk table lacks it
+  std::optional<std::uint32_t> crc32c;
   storage::CiRecord record;
 };
 
 /// A finished blob, or one of another image that is only referred to.
 struct BuiltBlob {
   storage::BlobId id;
-  std::string path;                      // empty for a blob that is only referred to
-  std::uint64_t file_size = 0;           // of the stored object
-  std::uint64_t compressed_size = 0;     // blob table's field
+  std::string path;                   // empty for a blob that is only referred to
+  std::uint64_t file_size = 0;        // of the stored object
+  std::uint64_t compressed_size = 0;  // blob table's field
   std::uint64_t uncompressed_size = 0;
   std::uint32_t features = 0;
   std::uint64_t toc_size = 0;
   Digest toc_digest;
-  std::string ci_array;                  // uncompressed
+  std::string ci_array;  // uncompressed
   storage::CiHeader ci_header{};
-  std::vector<StoredChunk> chunks;       // by chunk index
+  std::vector<StoredChunk> chunks;  // by chunk index
 };
 
 /// Blobs of an image by position; ChunkRef::blob indexes it.
@@ -93,9 +93,8 @@ Result<Tree> BuildDirectory(const Context& ctx, const std::string& directory,
                             BlobSet& blobs, ChunkDict* dict, const BuildProgress& progress = {});
 /// A tar stream (already decompressed). `layer` is noted in the inodes.
 Result<Tree> BuildTar(const Context& ctx, std::unique_ptr<codec::ByteStream> tar,
-                      std::uint32_t layer, const BuildOptions& options,
-                      const std::string& work_dir, BlobSet& blobs, ChunkDict* dict,
-                      const BuildProgress& progress = {});
+                      std::uint32_t layer, const BuildOptions& options, const std::string& work_dir,
+                      BlobSet& blobs, ChunkDict* dict, const BuildProgress& progress = {});
 
 /// The bootstrap of a tree. Blobs that the tree does not use are left out and the rest numbered by
 /// first use (breadth first), as the merged bootstraps of nydus are. kInvalidArgument above the
@@ -107,9 +106,9 @@ struct Bootstrap {
 Result<Bootstrap> WriteBootstrap(const Tree& tree, const BlobSet& blobs,
                                  const BuildOptions& options);
 
-/// Turns the marker entries of a tree (OCI's `.wh.` names, overlayfs devices and xattrs) and davit's
-/// own of layer bootstraps into the flags of its inodes. BuildTar and BuildDirectory have done it.
-/// kInvalidArgument, naming the entry, for markers that make no sense.
+/// Turns the marker entries of a tree (OCI's `.wh.` names, overlayfs devices and xattrs) and
+/// davit's own of layer bootstraps into the flags of its inodes. BuildTar and BuildDirectory have
+/// done it. kInvalidArgument, naming the entry, for markers that make no sense.
 Status InterpretMarkers(Tree& tree, BuildOptions::Whiteouts form);
 
 /// Appends the blobs of `from` to `into` and adapts a tree that was built with `from`; for layers

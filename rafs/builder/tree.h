@@ -31,9 +31,9 @@ struct TreeInode {
   std::string target;                         // of a symlink
   std::vector<ChunkRef> chunks;               // one per chunk_size of the file
   std::map<std::string, std::shared_ptr<TreeInode>> children;  // of a directory; bytewise order
-  std::uint32_t layer = 0;                    // index of the source layer it came from
-  bool opaque = false;                        // directory: hides the lower layers' content
-  bool whiteout = false;                      // removes this name from lower layers
+  std::uint32_t layer = 0;  // index of the source layer it came from
+  bool opaque = false;      // directory: hides the lower layers' content
+  bool whiteout = false;    // removes this name from lower layers
   /// Directory that the source did not name, only paths below it: the lower layer's attributes
   /// stay, and a symlink of that name in the lower layer is followed.
   bool implicit = false;
