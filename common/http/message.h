@@ -51,13 +51,13 @@ struct UploadBody {
 
 struct Request {
   std::string method = "GET";
-  std::string url;              // http:// or https://
+  std::string url;  // http:// or https://
   Headers headers;
-  std::string body;             // sent when not empty and no upload is given
+  std::string body;  // sent when not empty and no upload is given
   std::optional<UploadBody> upload;
   TlsOptions tls;
-  std::string proxy;            // empty: from the environment (http_proxy, https_proxy, no_proxy)
-  std::string unix_socket;      // connect to this socket instead of the URL's host
+  std::string proxy;        // empty: from the environment (http_proxy, https_proxy, no_proxy)
+  std::string unix_socket;  // connect to this socket instead of the URL's host
   std::chrono::milliseconds connect_timeout{5000};
   /// Time without a single byte after which the transfer fails (kDeadlineExceeded).
   std::chrono::milliseconds stall_timeout{20000};
@@ -72,10 +72,10 @@ struct Response {
 
 /// Parts of a URL that matter for credentials and redirects.
 struct Url {
-  std::string scheme;  // lower case
-  std::string host;    // lower case, without port; IPv6 without brackets
+  std::string scheme;      // lower case
+  std::string host;        // lower case, without port; IPv6 without brackets
   std::uint16_t port = 0;  // explicit or the scheme's default
-  std::string path;    // "/..." with query
+  std::string path;        // "/..." with query
   static Result<Url> Parse(std::string_view text);
   std::string ToString() const;
   /// scheme://host:port, the unit to which credentials belong.

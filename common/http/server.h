@@ -26,8 +26,8 @@ using Handler = std::function<Response(const ServerRequest&)>;
 class Server {
  public:
   struct Options {
-    std::string unix_socket;       // created with mode 0600, an old one is replaced
-    std::string address;           // or "127.0.0.1:0"; port 0 picks a free one
+    std::string unix_socket;  // created with mode 0600, an old one is replaced
+    std::string address;      // or "127.0.0.1:0"; port 0 picks a free one
     int threads = 8;
     std::size_t max_body_bytes = 8ULL << 20;
   };
