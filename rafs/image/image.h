@@ -24,11 +24,11 @@ inline constexpr std::string_view kAnnotationReferenceBlobs =
 
 /// A RAFS image found behind a reference.
 struct ImageRef {
-  registry::Document manifest;          // of the RAFS variant
+  registry::Document manifest;  // of the RAFS variant
   oci::Manifest parsed;
-  oci::Descriptor bootstrap;            // the layer that holds image/image.boot
+  oci::Descriptor bootstrap;  // the layer that holds image/image.boot
   std::optional<oci::Platform> platform;
-  std::string found_by;                 // "manifest", "index", "referrer"
+  std::string found_by;  // "manifest", "index", "referrer"
 };
 
 /// Resolves `tag_or_digest` for a platform: the manifest itself, a RAFS variant in the index, or a
@@ -56,8 +56,8 @@ std::function<Result<std::shared_ptr<const storage::BlobMap>>(const Context&)> M
 
 /// Packs a bootstrap layer: tar with image/image.boot and image/<id>.blob.meta, gzip, reproducible.
 struct BootstrapLayer {
-  std::string gzip;        // the layer
-  std::string diff_id;     // "sha256:…" of the tar
+  std::string gzip;     // the layer
+  std::string diff_id;  // "sha256:…" of the tar
 };
 Result<BootstrapLayer> PackBootstrapLayer(
     Bytes bootstrap, const std::vector<std::pair<storage::BlobId, std::string>>& blob_metas);
