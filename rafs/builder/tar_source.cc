@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 
 #include <cstring>
+#include <utility>
 
 #include "rafs/builder/source_build.h"
 #include "rafs/builder/tar_tree.h"
@@ -34,6 +35,24 @@ class CLocale {
   locale_t locale_, old_;
 };
 
+// A symlink entry that is put in front of every stream and skipped again. PAX writers leave the
+// link field of the ordinary header empty when the target has no ASCII character; libarchive then
+// loses the target of the PAX record unless an earlier entry had a link field.
+std::string PrimingHeader() {
+  std::string header(512, '\0');
+  header.replace(0, 1, "x");
+  header.replace(100, 8, std::string_view("0000777\0", 8));
+  header.replace(124, 12, std::string_view("00000000000\0", 12));
+  header.replace(148, 8, "        ");
+  header[156] = '2';
+  header.replace(157, 1, "x");
+  header.replace(257, 8, std::string_view("ustar\00000", 8));
+  unsigned sum = 0;
+  for (const char c : header) sum += static_cast<unsigned char>(c);
+  header.replace(148, 8, fmt::format("{:06o}", sum) + std::string("\0 ", 2));
+  return header;
+}
+
 struct ArchiveDeleter {
   void operator()(archive* a) const { archive_read_free(a); }
 };
@@ -42,12 +61,18 @@ struct ArchiveDeleter {
 struct Feed {
   std::unique_ptr<codec::ByteStream> stream;
   std::unique_ptr<std::byte[]> buffer = std::make_unique_for_overwrite<std::byte[]>(kReadBytes);
+  std::string priming = PrimingHeader();
+  bool primed = false;
   std::optional<Error> error;
 
   Result<std::size_t> Next() { return stream->Read({buffer.get(), kReadBytes}); }
 
   static la_ssize_t Read(archive* a, void* self, const void** out) {
     auto& feed = *static_cast<Feed*>(self);
+    if (!std::exchange(feed.primed, true)) {
+      *out = feed.priming.data();
+      return static_cast<la_ssize_t>(feed.priming.size());
+    }
     auto n = feed.Next();
     if (!n.ok()) {
       feed.error = std::move(n).error();
@@ -72,7 +97,6 @@ class TarReader {
     archive_.reset(archive_read_new());
     if (archive_ == nullptr) return Error(Code::kResourceExhausted, "no memory to read a tar");
     archive_read_support_format_tar(archive_.get());
-    archive_read_support_format_empty(archive_.get());  // a stream of 0 bytes is an empty tar
     if (archive_read_open(archive_.get(), &feed_, nullptr, &Feed::Read, nullptr) != ARCHIVE_OK) {
       return Failed("read the tar");
     }
@@ -86,6 +110,7 @@ class TarReader {
                           : fmt::format("read the tar entry after '{}'", last_name_));
       }
       DAVIT_TRY(ctx_.Check("build from tar"));
+      if (std::exchange(skip_, false)) continue;
       DAVIT_TRY(Entry(entry));
     }
     // What follows the end mark is no content, but whoever digests the stream wants to see it all.
@@ -226,6 +251,7 @@ class TarReader {
   TarTree tree_;
   Feed feed_;
   std::unique_ptr<archive, ArchiveDeleter> archive_;  // after feed_: reads from it
+  bool skip_ = true;  // the priming entry comes first
   std::string last_name_;
   std::uint64_t bytes_ = 0;
 };

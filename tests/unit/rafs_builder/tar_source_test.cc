@@ -123,7 +123,7 @@ TEST_F(TarSourceTest, RefusesImpossibleNames) {
   refused({.name = "x", .pax = {{"path", std::string(256, 'z')}}}, std::string(256, 'z'));
   refused({.name = "x", .pax = {{"path", Repeat("dir/", 1200) + "f"}}}, "limit is 4096");
   refused({.name = "link", .type = '1', .link = "../../etc/passwd"}, "'../../etc/passwd'");
-  refused({.name = "./", .data = "x"}, "is the root");
+  refused({.name = ".", .data = "x"}, "is the root");
 }
 
 TEST_F(TarSourceTest, KeepsXattrs) {
