@@ -77,7 +77,7 @@ struct Config {
   } scheduler;
 
   struct Fuse {
-    std::int64_t threads = 8, max_threads = 64;
+    std::int64_t threads = 4, max_threads = 64;
     bool allow_other = true;
     bool default_permissions = true;
     std::uint64_t read_ahead_bytes = 1ULL << 20;
