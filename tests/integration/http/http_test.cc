@@ -1,0 +1,206 @@
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <thread>
+
+#include "common/base/fd.h"
+#include "common/http/client.h"
+#include "common/http/server.h"
+#include "tests/support/fake_registry/fake_registry.h"
+
+namespace davit::http {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::FakeRegistry;
+using testing::Fault;
+
+class ClientTest : public ::testing::Test {
+ protected:
+  Result<Response> Get(const std::string& path, Context ctx = {}) {
+    Request request;
+    request.url = "http://" + registry_->host() + path;
+    request.stall_timeout = milliseconds(300);
+    return client_->Do(ctx, request);
+  }
+  void AddFault(Fault::Kind kind, std::uint64_t offset = 0) {
+    Fault fault;
+    fault.kind = kind;
+    fault.path = "/blobs/";
+    fault.offset = offset;
+    registry_->SetFault(fault);
+  }
+  std::unique_ptr<FakeRegistry> registry_ = FakeRegistry::Start({});
+  std::unique_ptr<Client> client_ = Client::Create({});
+  std::string blob_ = "/v2/r/blobs/" + registry_->AddBlob("r", std::string(1U << 20, 'x'));
+};
+
+TEST_F(ClientTest, ReusesOneConnection) {
+  for (int i = 0; i < 5; ++i) ASSERT_EQ(Get(blob_)->body.size(), 1U << 20);
+  EXPECT_EQ(registry_->counters().connections, 1U);
+  EXPECT_EQ(registry_->counters().requests, 5U);
+}
+
+TEST_F(ClientTest, AnyStatusIsAReply) {
+  EXPECT_EQ(Get("/nowhere")->status, 404);
+  EXPECT_EQ(Get("/v2/")->status, 200);
+}
+
+TEST_F(ClientTest, BodiesThatEndEarlyAreErrors) {
+  for (Fault::Kind kind : {Fault::Kind::kShortBody, Fault::Kind::kReset}) {
+    AddFault(kind, 1000);
+    EXPECT_EQ(Get(blob_).error().code(), Code::kUnavailable);
+  }
+  EXPECT_TRUE(Get(blob_).ok());
+}
+
+TEST_F(ClientTest, SilenceEndsAfterTheStallTimeout) {
+  AddFault(Fault::Kind::kHang);
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(Get(blob_).error().code(), Code::kDeadlineExceeded);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, milliseconds(2000));
+  registry_->ClearFaults();
+}
+
+TEST_F(ClientTest, CancellingEndsAtOnceAndDeadlinesHold) {
+  AddFault(Fault::Kind::kHang);
+  std::stop_source stop;
+  TimePoint stopped;
+  std::thread stopper([&] {
+    std::this_thread::sleep_for(milliseconds(50));
+    stopped = std::chrono::steady_clock::now();
+    stop.request_stop();
+  });
+  Context ctx;
+  ctx.stop = stop.get_token();
+  Request request;
+  request.url = "http://" + registry_->host() + blob_;
+  EXPECT_EQ(client_->Do(ctx, request).error().code(), Code::kCancelled);
+  const auto took = std::chrono::steady_clock::now();
+  stopper.join();
+  EXPECT_LT(took - stopped, milliseconds(50));
+  AddFault(Fault::Kind::kHang);
+  EXPECT_EQ(client_->Do(Context{}.WithTimeout(milliseconds(30)), request).error().code(),
+            Code::kDeadlineExceeded);
+  registry_->ClearFaults();
+}
+
+TEST_F(ClientTest, RefusedConnectionsAreUnavailable) {
+  registry_->SetAway(true);
+  EXPECT_EQ(Get(blob_).error().code(), Code::kUnavailable);
+  registry_->SetAway(false);
+  EXPECT_TRUE(Get(blob_).ok());
+}
+
+TEST_F(ClientTest, LargeRepliesAreRefusedAndSinksCanStop) {
+  Request request;
+  request.url = "http://" + registry_->host() + blob_;
+  request.max_response_bytes = 1000;
+  EXPECT_EQ(client_->Do({}, request).error().code(), Code::kResourceExhausted);
+  int status = 0;
+  const auto result = client_->Stream(
+      {}, request,
+      [&](int s, const Headers&) -> Status {
+        status = s;
+        return Error(Code::kDataLoss, "not wanted");
+      },
+      [](Bytes) -> Status {
+        ADD_FAILURE() << "no body may come";
+        return {};
+      });
+  EXPECT_EQ(result.error().message(), "not wanted");
+  EXPECT_EQ(status, 200);
+}
+
+TEST_F(ClientTest, DoesNotFollowRedirects) {
+  Fault fault;
+  fault.kind = Fault::Kind::kRedirect;
+  fault.path = "/blobs/";
+  fault.location = "http://127.0.0.1:1/x";
+  registry_->SetFault(fault);
+  const auto reply = Get(blob_);
+  ASSERT_TRUE(reply.ok());
+  EXPECT_EQ(reply->status, 307);
+  EXPECT_EQ(reply->headers.Get("location"), "http://127.0.0.1:1/x");
+}
+
+TEST_F(ClientTest, UploadsInPieces) {
+  Request request;
+  request.method = "POST";
+  request.url = "http://" + registry_->host() + "/v2/r/blobs/uploads/";
+  const auto begun = client_->Do({}, request);
+  ASSERT_EQ(begun->status, 202);
+  const std::string content(300'000, 'u');
+  std::size_t at = 0;
+  request.method = "PATCH";
+  request.url = *begun->headers.Get("Location");
+  request.upload = UploadBody{
+      content.size(), [&](MutableBytes out) -> Result<std::size_t> {
+        const std::size_t n = std::min({out.size(), std::size_t{7000}, content.size() - at});
+        std::copy_n(AsBytes(content).begin() + static_cast<std::ptrdiff_t>(at), n, out.begin());
+        at += n;
+        return n;
+      }};
+  const auto patched = client_->Do({}, request);
+  ASSERT_TRUE(patched.ok()) << patched.error().ToString();
+  EXPECT_EQ(patched->status, 202);
+  EXPECT_EQ(patched->headers.Get("Range"), "0-299999");
+}
+
+TEST(ServerTest, UnixSocketIsPrivateAndHandlersMayThrow) {
+  auto dir = TempDir::Create("davit-http");
+  ASSERT_TRUE(dir.ok());
+  const std::string socket = dir->path() + "/s";
+  for (int round = 0; round < 2; ++round) {  // the second start replaces what the first left
+    auto server =
+        Server::Start({.unix_socket = socket}, [](const ServerRequest& request) -> Response {
+          if (request.path == "/throw") throw std::runtime_error("boom");
+          return {201,
+                  {{"Content-Type", "text/plain"}},
+                  request.method + " " + request.path + " " + request.Query("q").value_or("-") +
+                      " " + request.body};
+        });
+    ASSERT_TRUE(server.ok()) << server.error().ToString();
+    struct stat st{};
+    ASSERT_EQ(::stat(socket.c_str(), &st), 0);
+    EXPECT_EQ(st.st_mode & 0777, 0600U);
+    auto client = Client::Create({});
+    Request request;
+    request.method = "PUT";
+    request.unix_socket = socket;
+    request.url = "http://localhost/a%20b?q=1";
+    request.body = "body";
+    const auto reply = client->Do({}, request);
+    ASSERT_TRUE(reply.ok()) << reply.error().ToString();
+    EXPECT_EQ(reply->status, 201);
+    EXPECT_EQ(reply->body, "PUT /a b 1 body");
+    request.url = "http://localhost/throw";
+    EXPECT_EQ(client->Do({}, request)->status, 500);
+  }
+  ASSERT_TRUE(WriteFileAtomic(socket + "x", AsBytes("data")).ok());
+  EXPECT_EQ(
+      Server::Start({.unix_socket = socket + "x"}, [](const ServerRequest&) { return Response{}; })
+          .error()
+          .code(),
+      Code::kAlreadyExists);
+  EXPECT_EQ(Server::Start({.unix_socket = dir->path() + "/" + std::string(120, 'l')},
+                          [](const ServerRequest&) { return Response{}; })
+                .error()
+                .code(),
+            Code::kInvalidArgument);
+}
+
+TEST(ServerTest, TcpPortAndBodyLimit) {
+  auto server = Server::Start({.address = "127.0.0.1:0", .max_body_bytes = 100},
+                              [](const ServerRequest&) { return Response{200, {}, "ok"}; });
+  ASSERT_TRUE(server.ok());
+  auto client = Client::Create({});
+  Request request;
+  request.method = "POST";
+  request.url = "http://127.0.0.1:" + std::to_string((*server)->port()) + "/";
+  request.body = std::string(1000, 'x');
+  EXPECT_EQ(client->Do({}, request)->status, 413);
+}
+
+}  // namespace
+}  // namespace davit::http
