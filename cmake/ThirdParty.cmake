@@ -13,6 +13,7 @@ pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
 pkg_check_modules(FUSE3 REQUIRED IMPORTED_TARGET fuse3)
 pkg_check_modules(ARCHIVE REQUIRED IMPORTED_TARGET libarchive)
 pkg_check_modules(ISAL REQUIRED IMPORTED_TARGET libisal)
+pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
 
 # BLAKE3 comes with LLVM 15 (the only copy in Debian 12): llvm-c/blake3.h, libLLVMSupport.a.
 find_path(BLAKE3_INCLUDE llvm-c/blake3.h PATHS /usr/lib/llvm-15/include NO_DEFAULT_PATH REQUIRED)
