@@ -37,8 +37,11 @@ std::optional<std::uint64_t> ParseDevice(std::string_view text) {
   std::uint32_t minor = 0;
   const char* middle = text.data() + colon;
   const char* end = text.data() + text.size();
-  if (std::from_chars(text.data(), middle, major).ptr != middle) return std::nullopt;
-  if (std::from_chars(middle + 1, end, minor).ptr != end) return std::nullopt;
+  const auto whole = [](const char* from, const char* to, std::uint32_t& value) {
+    const auto result = std::from_chars(from, to, value);
+    return result.ec == std::errc() && result.ptr == to;
+  };
+  if (!whole(text.data(), middle, major) || !whole(middle + 1, end, minor)) return std::nullopt;
   return (std::uint64_t{major} << 32) | minor;
 }
 
