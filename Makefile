@@ -10,8 +10,8 @@ export CCACHE_SLOPPINESS := include_file_mtime,include_file_ctime
 
 build:  ## Release binaries in build/release/bin/
 	@scripts/setup build
-	@scripts/quiet "configure release" cmake --preset release -DDAVIT_BUILD_TESTS=OFF
-	@cmake --build build/release -j$(JOBS)
+	@scripts/quiet "configure release" cmake --preset release
+	@scripts/quiet "build release" cmake --build build/release -j$(JOBS) --target davit davitd davit-csi davit-csi-client fake-registry
 
 test:  ## All tests that need no cluster
 	@scripts/setup build test
