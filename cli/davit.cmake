@@ -1,4 +1,5 @@
-add_library(cli_davit STATIC davit_app.cc davit_build.cc davit_check.cc davit_convert.cc davit_copy.cc davit_extract.cc
+add_library(cli_davit STATIC davit_app.cc davit_build.cc davit_check.cc davit_convert.cc davit_copy.cc davit_demo.cc
+  davit_extract.cc
   davit_inspect.cc image_access.cc progress.cc)
 target_include_directories(cli_davit PUBLIC ${CMAKE_SOURCE_DIR})
 target_link_libraries(cli_davit PUBLIC rafs_convert common_json common_http storage_registry
@@ -7,3 +8,4 @@ if(TARGET cli_davit_node)
   target_link_libraries(cli_davit PUBLIC cli_davit_node)
 endif()
 davit_binary(davit SRCS davit_main.cc DEPS cli_davit)
+install(PROGRAMS ${CMAKE_SOURCE_DIR}/scripts/demo ${CMAKE_SOURCE_DIR}/scripts/make_image.py DESTINATION share/davit)

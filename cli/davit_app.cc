@@ -24,6 +24,7 @@ int DavitMain(const std::vector<std::string>& args, Io& io) {
   RegisterCheck(app, chosen);
   RegisterInspect(app, chosen);
   RegisterExtract(app, chosen);
+  RegisterDemo(app, chosen);
   RegisterNodeCommands(app, chosen);
   std::vector<std::string> reversed(args.rbegin(), args.rend());  // what CLI11 wants
   try {

@@ -17,6 +17,7 @@ void RegisterConvert(CLI::App& app, Run& chosen);
 void RegisterBuild(CLI::App& app, Run& chosen);
 void RegisterCopy(CLI::App& app, Run& chosen);
 void RegisterCheck(CLI::App& app, Run& chosen);
+void RegisterDemo(CLI::App& app, Run& chosen);
 void RegisterExtract(CLI::App& app, Run& chosen);
 void RegisterInspect(CLI::App& app, Run& chosen);
 
