@@ -72,8 +72,8 @@ def main():
             folder = os.path.join(target, name)
             os.makedirs(folder)
             lib.run(nydus, "create", "--fs-version", "6", "--type", "dir-rafs", "--blob-dir", folder, "--bootstrap", os.path.join(folder, "image.boot"), *flags, tree)
-            external = os.path.join(folder, "image.external")  # for EXTERNAL blobs, of which there are none
-            if os.path.exists(external) and os.path.getsize(external) == 0:
+            external = os.path.join(folder, "image.external")  # describes external blobs, of which there are none
+            if os.path.exists(external):
                 os.unlink(external)
         version = subprocess.run([nydus, "--version"], capture_output=True, text=True).stdout.split()[1]
         with open(os.path.join(target, "VERSION"), "w") as handle:
