@@ -251,7 +251,7 @@ class TarReader {
   TarTree tree_;
   Feed feed_;
   std::unique_ptr<archive, ArchiveDeleter> archive_;  // after feed_: reads from it
-  bool skip_ = true;  // the priming entry comes first
+  bool skip_ = true;                                  // the priming entry comes first
   std::string last_name_;
   std::uint64_t bytes_ = 0;
 };

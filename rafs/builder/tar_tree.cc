@@ -188,23 +188,22 @@ Status TarTree::ConnectLinks(TreeInode& dir) {
 // than its length.
 Status TarTree::ConnectLink(std::shared_ptr<TreeInode>& slot) {
   std::vector<const TreeInode*> chain;
-  std::shared_ptr<TreeInode> node = slot;
+  std::shared_ptr<TreeInode> node = slot, last;
   while (node != nullptr && !node->link_target.empty()) {
     const auto known = links_.find(node.get());
-    if (known == links_.end()) {  // visited: resolved, a cycle, or in a lower layer
-      node = nullptr;
-      break;
-    }
+    if (known == links_.end()) return {};  // a cycle; whoever needs the content will say so
     if (known->second != nullptr) {
       node = known->second;
       break;
     }
     chain.push_back(node.get());
+    last = node;
     DAVIT_TRY_ASSIGN(auto parts, SplitEntryPath(node->link_target));
     links_.erase(known);
-    DAVIT_TRY_ASSIGN(node, Find(std::move(parts), node->link_target));
+    DAVIT_TRY_ASSIGN(node, Find(std::move(parts), last->link_target));
   }
-  if (node == nullptr || node->IsDirectory()) return {};  // of a lower layer, or dangling
+  if (node != nullptr && node->IsDirectory()) return {};
+  if (node == nullptr) node = last;  // the end of the chain is in a lower layer
   for (const TreeInode* link : chain) links_.emplace(link, node);
   slot = node->IsRegular() ? node : std::make_shared<TreeInode>(*node);
   return {};

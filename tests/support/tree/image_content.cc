@@ -33,8 +33,8 @@ Result<std::string> UncompressedBlob(const rafs::Metadata& metadata, std::uint32
   std::string out(map->uncompressed_size(), '\0');
   for (std::uint32_t u = 0; u < map->unit_count(); ++u) {
     const storage::Unit unit = map->UnitAt(u);
-    DAVIT_TRY_ASSIGN(const Bytes compressed, SubBytes(AsBytes(file), unit.compressed_offset,
-                                                      unit.compressed_size, "unit"));
+    DAVIT_TRY_ASSIGN(const Bytes compressed,
+                     SubBytes(AsBytes(file), unit.compressed_offset, unit.compressed_size, "unit"));
     std::string plain(unit.uncompressed_size, '\0');
     DAVIT_TRY(map->Decode(u, compressed, std::as_writable_bytes(std::span(plain))));
     const auto [first, end] = map->ChunksOfUnit(u);

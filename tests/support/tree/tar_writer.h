@@ -21,7 +21,8 @@ struct TarEntry {
   std::int64_t uid = 0, gid = 0;
   std::int64_t mtime = 0;
   std::uint32_t major = 0, minor = 0;
-  std::vector<std::pair<std::string, std::string>> pax{};  // records of an extended header before it
+  std::vector<std::pair<std::string, std::string>>
+      pax{};              // records of an extended header before it
   bool gnu_long = false;  // name and link in GNU 'L' and 'K' entries
 };
 

@@ -12,9 +12,9 @@
 
 namespace davit::testing {
 
-#define ASSERT_OK(expr)                                            \
-  do {                                                             \
-    const auto& davit_check_ = (expr);                             \
+#define ASSERT_OK(expr)                                                \
+  do {                                                                 \
+    const auto& davit_check_ = (expr);                                 \
     ASSERT_TRUE(davit_check_.ok()) << davit_check_.error().ToString(); \
   } while (false)
 

@@ -60,20 +60,19 @@ TEST_F(TarSourceTest, KeepsNegativeAndFractionalTimes) {
 
 // Names are bytes: valid UTF-8 (composed and decomposed), Latin-1, and anything else.
 TEST_F(TarSourceTest, KeepsNamesThatAreNotUtf8) {
-  const std::vector<std::string> names = {"caf\xc3\xa9",  "cafe\xcc\x81", "caf\xe9", "\xff\xfe",
-                                          "\xc3",         "\xed\xa0\x80", "a\nb",    "tab\tname",
+  const std::vector<std::string> names = {"caf\xc3\xa9", "cafe\xcc\x81", "caf\xe9", "\xff\xfe",
+                                          "\xc3",        "\xed\xa0\x80", "a\nb",    "tab\tname",
                                           "back\\slash", "\x01"};
   TarWriter tar;
   for (const std::string& name : names) {
     tar.File("plain/" + name, name);
     tar.Add({.name = "x", .data = name, .pax = {{"path", "pax/" + name}}});
-    tar.Add({.name = "x", .data = name, .pax = {{"hdrcharset", "BINARY"}, {"path", "bin/" + name}}});
-    tar.Add({.name = "x",
-             .type = '2',
-             .pax = {{"path", "sym/" + name}, {"linkpath", "to/" + name}}});
-    tar.Add({.name = "x",
-             .type = '1',
-             .pax = {{"path", "hard/" + name}, {"linkpath", "pax/" + name}}});
+    tar.Add(
+        {.name = "x", .data = name, .pax = {{"hdrcharset", "BINARY"}, {"path", "bin/" + name}}});
+    tar.Add(
+        {.name = "x", .type = '2', .pax = {{"path", "sym/" + name}, {"linkpath", "to/" + name}}});
+    tar.Add(
+        {.name = "x", .type = '1', .pax = {{"path", "hard/" + name}, {"linkpath", "pax/" + name}}});
     tar.Add({.name = "gnu/" + Repeat("d", 120) + name, .data = name, .gnu_long = true});
   }
   const auto image = RoundTrip(tar.Finish());
@@ -115,8 +114,7 @@ TEST_F(TarSourceTest, RefusesImpossibleNames) {
     const auto image = RoundTrip(tar.Finish());
     ASSERT_FALSE(image.ok()) << mention;
     EXPECT_EQ(image.error().code(), Code::kInvalidArgument);
-    EXPECT_NE(image.error().message().find(mention), std::string::npos)
-        << image.error().message();
+    EXPECT_NE(image.error().message().find(mention), std::string::npos) << image.error().message();
   };
   refused({.name = "a/../b"}, "'a/../b'");
   refused({.name = "../evil"}, "'../evil'");
@@ -130,14 +128,15 @@ TEST_F(TarSourceTest, KeepsXattrs) {
   const std::string capability("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00", 12);
   const std::string binary("a=b\n\0c\xff", 7);
   TarWriter tar;
-  tar.Add({.name = "ping",
-           .data = "x",
-           .pax = {{"SCHILY.xattr.security.capability", capability},
-                   {"SCHILY.xattr.security.selinux", std::string("system_u:object_r:bin_t:s0\0", 27)},
-                   {"SCHILY.xattr.user.binary", binary},
-                   {"SCHILY.xattr.user.empty", ""},
-                   {"SCHILY.xattr.trusted.t", "1"},
-                   {"SCHILY.xattr.com.apple.quarantine", "dropped"}}});
+  tar.Add(
+      {.name = "ping",
+       .data = "x",
+       .pax = {{"SCHILY.xattr.security.capability", capability},
+               {"SCHILY.xattr.security.selinux", std::string("system_u:object_r:bin_t:s0\0", 27)},
+               {"SCHILY.xattr.user.binary", binary},
+               {"SCHILY.xattr.user.empty", ""},
+               {"SCHILY.xattr.trusted.t", "1"},
+               {"SCHILY.xattr.com.apple.quarantine", "dropped"}}});
   tar.Add({.name = "la", .data = "x", .pax = {{"LIBARCHIVE.xattr.user.b64", "AAH/"}}});
   tar.Add({.name = "big",
            .data = "x",
@@ -266,7 +265,8 @@ TEST_F(TarSourceTest, TakesArchivesWithoutTrailerAndEmptyOnes) {
   ASSERT_OK(image);
   EXPECT_EQ(image->at("b").content, std::string(512, 'b'));
   EXPECT_EQ(blobs_.blobs.size(), 1U);
-  for (const std::string& empty : {std::string(), std::string(512, '\0'), std::string(10240, '\0')}) {
+  for (const std::string& empty :
+       {std::string(), std::string(512, '\0'), std::string(10240, '\0')}) {
     const auto nothing = RoundTrip(empty);
     ASSERT_OK(nothing);
     EXPECT_EQ(nothing->size(), 1U);
@@ -312,8 +312,8 @@ TEST_F(TarSourceTest, ErrorsOfTheStreamAndCancellationComeThrough) {
       return Error(Code::kUnavailable, "the registry is away");
     }
   };
-  auto tree = rafs::BuildTar({}, std::make_unique<Failing>(), 0, options_, dir_->path(), blobs_,
-                             nullptr);
+  auto tree =
+      rafs::BuildTar({}, std::make_unique<Failing>(), 0, options_, dir_->path(), blobs_, nullptr);
   ASSERT_FALSE(tree.ok());
   EXPECT_EQ(tree.error().code(), Code::kUnavailable);
 
