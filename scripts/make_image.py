@@ -91,7 +91,7 @@ class Layer:
             return
         parent = os.path.dirname(name)
         if parent and parent not in self.names:
-            self.add(os.path.join("/", parent) if os.path.isdir("/" + parent) else path, parent)
+            self.add(os.path.join("/", parent) if os.path.isdir("/" + parent) else os.path.dirname(path), parent)
         self.names.add(name)
         info = self.tar.gettarinfo(path, name)
         if info is None:

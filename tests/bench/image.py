@@ -10,7 +10,7 @@ import pathlib
 import subprocess
 import sys
 
-VERSION = "2"
+VERSION = "3"
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LAYERS = ["libc6,bash,coreutils,perl,git,python3,libsqlite3-0,python3-numpy", "g++,cmake,libgrpc++-dev,libprotobuf-dev", "clang-19,llvm-15-dev"]
