@@ -19,8 +19,8 @@ int MetadataErrno(const Error& error) {
   }
 }
 
-int ReadErrno(const Error& error, bool interrupted) {
-  if (interrupted && error.code() == Code::kCancelled) return EINTR;
+int ReadErrno(const Error& error, bool reader_killed) {
+  if (reader_killed && error.code() == Code::kCancelled) return EINTR;
   if (error.code() == Code::kInvalidArgument) return ToErrno(error);  // EISDIR and the like
   return EIO;
 }

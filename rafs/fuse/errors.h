@@ -14,8 +14,8 @@ namespace davit::rafs {
 /// does not exist.
 int MetadataErrno(const Error& error);
 /// errno of a failed read: EIO whatever the cause was (programs handle little else), EINTR when
-/// the reader itself gave up.
-int ReadErrno(const Error& error, bool interrupted);
+/// the reader is being killed.
+int ReadErrno(const Error& error, bool reader_killed);
 
 /// Thread-safe. A reader that retries, or a damaged file that is read in a loop, must not fill the
 /// log: the same operation on the same inode is reported once a minute.

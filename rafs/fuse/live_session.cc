@@ -143,7 +143,8 @@ Core::Core(std::shared_ptr<const Filesystem> f, const FuseOptions& o)
       nodes(fs->metadata().root()),
       buffers(o.buffers != nullptr ? o.buffers : std::make_shared<ReadBuffers>()),
       inflight(ThreadLimit(o)),
-      slow(MaxWaiting(o)) {}
+      slow(MaxWaiting(o),
+           [this](SlowReads::Reads reads) { channel->AnswerCancelled(std::move(reads)); }) {}
 
 Result<std::unique_ptr<FuseSession>> FuseSession::Start(std::shared_ptr<const Filesystem> fs,
                                                         const FuseOptions& options) {

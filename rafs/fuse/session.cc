@@ -112,7 +112,6 @@ class FuseChannel : public Channel {
       initialised_.store(true);
       first_answered_.NotifyAll();
     }
-    AnswerCancelled(core_.slow.TakeInterrupted());
   }
 
   void Free(Message& message) override {

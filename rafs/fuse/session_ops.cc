@@ -330,7 +330,7 @@ std::uint64_t TotalLength(std::span<const Piece> pieces) {
 }
 
 void ReplyContent(Call& call, const Context& ctx, std::span<const Piece> pieces,
-                  bool interrupted_counts = false) {
+                  bool killed = false) {
   const std::uint64_t total = TotalLength(pieces);
   if (total == 0) {
     fuse_reply_buf(call.Reply(), nullptr, 0);
@@ -339,14 +339,14 @@ void ReplyContent(Call& call, const Context& ctx, std::span<const Piece> pieces,
   const auto buffer = call.core().buffers->Take(total);
   if (!buffer) return call.Fail(buffer.error(), ReadErrno(buffer.error(), false));
   const auto copied = Filesystem::Copy(ctx, pieces, buffer->bytes());
-  if (!copied) return call.Fail(copied.error(), ReadErrno(copied.error(), interrupted_counts));
+  if (!copied) return call.Fail(copied.error(), ReadErrno(copied.error(), killed));
   call.CountReadBytes(*copied);
   fuse_reply_buf(call.Reply(), reinterpret_cast<const char*>(buffer->bytes().data()), *copied);
 }
 
 void OnInterrupt(fuse_req_t req, void* data) {
   // Called in C frames with the request's lock held: no reply from here.
-  static_cast<Core*>(fuse_req_userdata(req))->slow.Interrupt(static_cast<SlowRead*>(data));
+  static_cast<Core*>(fuse_req_userdata(req))->slow.Signal(static_cast<SlowRead*>(data));
 }
 
 /// Waits without a buffer, then copies and replies.
@@ -358,10 +358,10 @@ void WaitAndReply(Call& call, SlowRead& read) {
   std::vector<Piece> pieces;
   Status done = call.core().fs->Locate(call.inode(), read.offset, read.size, pieces);
   if (done.ok()) done = Filesystem::Ensure(ctx, pieces);
-  fuse_req_interrupt_func(call.request(), nullptr, nullptr);  // no Interrupt(read) after this
-  const bool interrupted = read.interrupted;
-  if (!done) return call.Fail(done.error(), ReadErrno(done.error(), interrupted));
-  ReplyContent(call, ctx, pieces, interrupted);
+  fuse_req_interrupt_func(call.request(), nullptr, nullptr);  // no Signal(read) after this
+  const bool killed = read.killed;
+  if (!done) return call.Fail(done.error(), ReadErrno(done.error(), killed));
+  ReplyContent(call, ctx, pieces, killed);
 }
 
 /// Answers a slow read, then the queued ones that it made room for.
@@ -406,9 +406,11 @@ void OnRead(fuse_req_t req, fuse_ino_t node, std::size_t size, off_t offset, fus
 void OnInit(void* userdata, fuse_conn_info* conn) {
   Core& core = *static_cast<Core*>(userdata);
   core.capabilities = conn->capable;
-  unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
-                    FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS |
-                    FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_EXPLICIT_INVAL_DATA;
+  // READDIRPLUS always, not "auto": attributes that come with a listing are never asked for again.
+  // No ASYNC_DIO: the kernel would wait for such reads in a way that no signal can end.
+  unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
+                    FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPORT_SUPPORT |
+                    FUSE_CAP_EXPLICIT_INVAL_DATA;
   // The kernel then enforces ACLs and caches them with the inode. It implies default_permissions.
   if (core.fs->metadata().info().has_xattrs && core.options.default_permissions) {
     wanted |= FUSE_CAP_POSIX_ACL;
@@ -451,7 +453,7 @@ void AnswerCancelledReads(std::vector<std::unique_ptr<SlowRead>> reads) {
   for (const auto& read : reads) {
     auto* const req = static_cast<fuse_req_t>(read->request);
     fuse_req_interrupt_func(req, nullptr, nullptr);
-    fuse_reply_err(req, read->interrupted ? EINTR : EIO);
+    fuse_reply_err(req, read->killed ? EINTR : EIO);
   }
 }
 
