@@ -63,25 +63,26 @@ class BlobCache {
  public:
   struct Options {
     std::string directory;
-    std::uint64_t budget_bytes = 0;           // of data files; 0: no limit but the disk's
-    double high_watermark = 0.95;             // of the budget: eviction starts
-    double low_watermark = 0.85;              // and stops
+    std::uint64_t budget_bytes = 0;                 // of data files; 0: no limit but the disk's
+    double high_watermark = 0.95;                   // of the budget: eviction starts
+    double low_watermark = 0.85;                    // and stops
     std::uint64_t reserve_free_bytes = 1ULL << 30;  // of the file system, left to others
     int fetch_threads = 12;
-    int decode_threads = 0;                   // 0: one per CPU
-    std::uint64_t max_buffer_bytes = 24ULL << 20;   // in flight between network and disk
+    int decode_threads = 0;                        // 0: one per CPU
+    std::uint64_t max_buffer_bytes = 24ULL << 20;  // in flight between network and disk
     std::uint64_t max_request_bytes = 8ULL << 20;
-    std::uint64_t merge_gap_bytes = 64ULL << 10;  // fetch up to this much unwanted data to save a request
+    std::uint64_t merge_gap_bytes = 64ULL
+                                    << 10;  // fetch up to this much unwanted data to save a request
     std::chrono::milliseconds flush_interval{1000};  // ready bits are made durable this often
-    bool verify_on_start = false;             // compare every chunk that is said to be ready
+    bool verify_on_start = false;                    // compare every chunk that is said to be ready
   };
   struct Stats {
     std::uint64_t bytes_on_disk = 0;
     std::uint64_t blobs = 0;
-    std::uint64_t hits = 0, misses = 0;       // chunks
-    std::uint64_t fetched_bytes = 0;          // compressed
-    std::uint64_t deduplicated_bytes = 0;     // uncompressed, copied from another blob
-    std::uint64_t corrupt_chunks = 0;         // arrived damaged
+    std::uint64_t hits = 0, misses = 0;    // chunks
+    std::uint64_t fetched_bytes = 0;       // compressed
+    std::uint64_t deduplicated_bytes = 0;  // uncompressed, copied from another blob
+    std::uint64_t corrupt_chunks = 0;      // arrived damaged
     std::uint64_t evicted_bytes = 0;
     std::uint64_t write_errors = 0;
   };

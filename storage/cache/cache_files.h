@@ -20,6 +20,7 @@ class CacheFile {
   virtual Status SyncData() = 0;
   virtual Status PunchHole(ByteRange range) = 0;
   virtual Status Truncate(std::uint64_t size) = 0;
+  virtual Result<std::uint64_t> Size() = 0;
   /// Bytes that the file occupies on disk.
   virtual Result<std::uint64_t> AllocatedBytes() = 0;
 };
@@ -29,6 +30,8 @@ class CacheFiles {
   virtual ~CacheFiles() = default;
   /// Opens for reading and writing, creates when missing.
   virtual Result<std::unique_ptr<CacheFile>> Open(const std::string& path) = 0;
+  /// A missing file is success.
+  virtual Status Remove(const std::string& path) = 0;
   /// Free bytes of the file system of a path.
   virtual Result<std::uint64_t> FreeBytes(const std::string& path) = 0;
   /// The operating system's; lives for ever.

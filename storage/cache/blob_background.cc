@@ -1,0 +1,196 @@
+// Prefetch and fill: large requests, one after the other, behind everything that readers want.
+
+#include <algorithm>
+
+#include "common/base/log.h"
+#include "storage/cache/blob_core.h"
+
+namespace davit::storage {
+namespace {
+// Two in flight keep the link busy while one ends; more would only stand in readers' way.
+constexpr int kInFlight = 2;
+// Recorded accesses lie scattered; a little is fetched beyond each.
+constexpr std::uint64_t kAccessRequest = 1U << 20;
+constexpr std::chrono::seconds kFirstRetry{15};
+constexpr std::chrono::seconds kLastRetry{600};
+}  // namespace
+
+void BlobCore::Prefetch(std::vector<ByteRange> ranges, Cause cause) {
+  {
+    MutexLock lock(mutex_);
+    for (const ByteRange& range : ranges) background_.ranges.emplace_back(range, cause);
+  }
+  Pump();
+}
+
+void BlobCore::Fill(std::function<void()> on_complete) {
+  {
+    MutexLock lock(mutex_);
+    background_.fill = true;
+    background_.skipped.clear();
+    if (on_complete) background_.on_complete.push_back(std::move(on_complete));
+  }
+  Pump();
+  // It may be complete already.
+  env_.wake_maintenance();
+}
+
+void BlobCore::StopBackground() {
+  std::vector<FlightPtr> flights;
+  {
+    MutexLock lock(mutex_);
+    background_.ranges.clear();
+    background_.fill = false;
+    background_.on_complete.clear();
+    background_.stop.request_stop();
+    background_.stop = std::stop_source();
+    for (const auto& [unit, flight] : flights_) {
+      if (flight->cause == Cause::kDemand || flight->waiters > 0) continue;
+      if (flights.empty() || flights.back() != flight) flights.push_back(flight);
+    }
+  }
+  for (const FlightPtr& flight : flights) flight->stop.request_stop();
+}
+
+FlightPtr BlobCore::FromUnit(LoadedMap& loaded, std::uint32_t first, std::uint32_t last,
+                             Cause cause) {
+  for (std::uint32_t unit = first; unit < last; ++unit) {
+    if (!Absent(loaded, unit) || background_.skipped.contains(unit)) continue;
+    FlightPtr flight = Claim(loaded, cause, unit, last, UINT64_MAX, env_.options.max_request_bytes,
+                             env_.options.merge_gap_bytes / 4);
+    flight->background_slot = true;
+    return flight;
+  }
+  return nullptr;
+}
+
+FlightPtr BlobCore::NextOfRanges(LoadedMap& loaded) {
+  while (!background_.ranges.empty()) {
+    const auto [range, cause] = background_.ranges.front();
+    const ChunkSpan span = loaded.Span(range);
+    for (std::uint32_t chunk = span.first; chunk < span.last; ++chunk) {
+      if (loaded.ready.Test(chunk)) continue;
+      const std::uint32_t unit = loaded.map->ChunkAt(chunk).unit;
+      const std::uint32_t last = loaded.map->ChunkAt(span.last - 1).unit;
+      if (FlightPtr flight = FromUnit(loaded, unit, std::max(last, unit) + 1, cause)) return flight;
+    }
+    background_.ranges.pop_front();
+  }
+  return nullptr;
+}
+
+FlightPtr BlobCore::NextOfFill(LoadedMap& loaded) {
+  if (!background_.fill) return nullptr;
+  const BlobMap& map = *loaded.map;
+  // What was read last time will be read again, before the rest.
+  for (; background_.next_access < access_order_.size(); ++background_.next_access) {
+    const std::uint32_t unit = map.ChunkAt(access_order_[background_.next_access]).unit;
+    if (!Absent(loaded, unit) || background_.skipped.contains(unit)) continue;
+    FlightPtr flight = Claim(loaded, Cause::kBackfill, unit, map.unit_count(), UINT64_MAX,
+                             std::min(kAccessRequest, env_.options.max_request_bytes),
+                             env_.options.merge_gap_bytes / 4);
+    flight->background_slot = true;
+    return flight;
+  }
+  // Ahead of the last reader: what it wants next is then on its way already.
+  if (read_ahead_.last_position() != background_.seen_position) {
+    background_.seen_position = read_ahead_.last_position();
+    background_.cursor = loaded.FindUnit(background_.seen_position);
+  }
+  FlightPtr flight = FromUnit(loaded, background_.cursor, map.unit_count(), Cause::kBackfill);
+  if (!flight) flight = FromUnit(loaded, 0, background_.cursor, Cause::kBackfill);
+  if (flight) background_.cursor = flight->last;
+  return flight;
+}
+
+FlightPtr BlobCore::NextBackground(LoadedMap& loaded) {
+  if (FlightPtr flight = NextOfRanges(loaded)) return flight;
+  return NextOfFill(loaded);
+}
+
+void BlobCore::ScheduleRetry() {
+  background_.retry_delay =
+      std::clamp<Duration>(background_.retry_delay * 2, kFirstRetry, kLastRetry);
+  background_.retry_at = env_.clock.Now() + background_.retry_delay;
+}
+
+void BlobCore::LoadInBackground() {
+  if (background_.loading) return;
+  background_.loading = true;
+  const Context ctx{.cause = Cause::kPrefetch, .stop = background_.stop.get_token()};
+  env_.fetch.Submit(FetchPool::Job{.cause = Cause::kPrefetch,
+                                   .host = sources_.front()->Host(),
+                                   .run = [self = shared_from_this(), ctx] {
+                                     const auto loaded = self->Load(ctx);
+                                     {
+                                       MutexLock lock(self->mutex_);
+                                       self->background_.loading = false;
+                                       if (!loaded.ok()) self->ScheduleRetry();
+                                     }
+                                     if (loaded.ok()) {
+                                       self->Pump();
+                                     } else if (loaded.error().code() != Code::kCancelled) {
+                                       log::Warn(
+                                           "cannot fill a blob yet",
+                                           {{"blob", self->id_.value}, {"error", loaded.error()}});
+                                     }
+                                   }});
+}
+
+void BlobCore::Pump() {
+  std::vector<FlightPtr> started;
+  {
+    MutexLock lock(mutex_);
+    if (background_.ranges.empty() && !background_.fill) return;
+    if (env_.clock.Now() < background_.retry_at) return;
+    LoadedMap* loaded = loaded_.load();
+    if (loaded == nullptr) {
+      LoadInBackground();
+      return;
+    }
+    if (env_.room_for_background && !env_.room_for_background()) {
+      ScheduleRetry();
+      return;
+    }
+    while (background_.running < kInFlight) {
+      FlightPtr flight = NextBackground(*loaded);
+      if (!flight) break;
+      ++background_.running;
+      started.push_back(std::move(flight));
+    }
+    // All that can be had is here; units that arrived damaged get another chance later.
+    if (started.empty() && background_.running == 0 && !background_.skipped.empty()) {
+      background_.skipped.clear();
+      ScheduleRetry();
+    }
+  }
+  for (const FlightPtr& flight : started) Launch(flight);
+}
+
+void BlobCore::OnTransferEnd(Flight& flight, const Status& status) {
+  if (!flight.background_slot) return;
+  {
+    MutexLock lock(mutex_);
+    --background_.running;
+    if (status.ok()) {
+      background_.retry_delay = {};
+    } else if (status.error().code() != Code::kCancelled) {
+      ScheduleRetry();
+    }
+  }
+  if (!status.ok() && status.error().code() != Code::kCancelled) {
+    log::Warn("background fetch failed; it is tried again later",
+              {{"blob", id_.value}, {"cause", CauseName(flight.cause)}, {"error", status.error()}});
+  }
+  Pump();
+}
+
+std::vector<std::function<void()>> BlobCore::TakeCompletions() {
+  if (!progress().complete) return {};
+  MutexLock lock(mutex_);
+  if (!dirty_.empty()) return {};
+  background_.fill = false;
+  return std::exchange(background_.on_complete, {});
+}
+
+}  // namespace davit::storage

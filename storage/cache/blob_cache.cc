@@ -1,0 +1,341 @@
+#include "storage/cache/blob_cache.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <thread>
+
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/base/sync.h"
+#include "storage/cache/blob_core.h"
+#include "storage/cache/cache_dir.h"
+#include "storage/cache/cache_env.h"
+#include "storage/sched/wake.h"
+
+namespace davit::storage {
+namespace {
+
+std::int64_t UnixNow(const Clock& clock) {
+  return std::chrono::duration_cast<std::chrono::seconds>(clock.WallNow().time_since_epoch())
+      .count();
+}
+
+class BlobCacheImpl;
+
+// What a user of a blob holds. Its end is the end of the blob's use.
+class BlobHandle final : public CachedBlob {
+ public:
+  BlobHandle(std::shared_ptr<BlobCore> core, std::function<void()> on_release)
+      : core_(std::move(core)), on_release_(std::move(on_release)) {}
+  ~BlobHandle() override { on_release_(); }
+  BlobHandle(const BlobHandle&) = delete;
+  BlobHandle& operator=(const BlobHandle&) = delete;
+
+  const BlobId& id() const override { return core_->id(); }
+  std::uint64_t size() const override { return core_->size(); }
+  Status Ensure(const Context& ctx, ByteRange range) override { return core_->Ensure(ctx, range); }
+  Result<std::size_t> Read(const Context& ctx, std::uint64_t offset, MutableBytes out) override {
+    return core_->Read(ctx, offset, out);
+  }
+  bool IsReady(ByteRange range) const override { return core_->IsReady(range); }
+  int data_fd() const override { return core_->data().fd(); }
+  const std::string& data_path() const override { return core_->data_path(); }
+  BlobProgress progress() const override { return core_->progress(); }
+  BlobCore& core() const { return *core_; }
+
+ private:
+  const std::shared_ptr<BlobCore> core_;
+  const std::function<void()> on_release_;
+};
+
+class BlobCacheImpl final : public BlobCache {
+ public:
+  BlobCacheImpl(CacheDir dir, const Options& options, CacheFiles& files, Scheduler& scheduler,
+                Clock& clock)
+      : env_(options, files, scheduler, clock), dir_(std::move(dir)) {}
+  ~BlobCacheImpl() override;
+  Status Start();
+
+  Result<std::shared_ptr<CachedBlob>> OpenBlob(const BlobSpec& spec) override;
+  void Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vector<ByteRange> ranges,
+                Cause cause) override;
+  void Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete) override;
+  void StopBackground(const BlobId& id) override;
+  Result<std::uint64_t> Evict(std::uint64_t bytes) override;
+  Status Remove(const BlobId& id) override;
+  std::vector<BlobInfo> List() const override;
+  Stats stats() const override;
+  Result<std::vector<std::uint32_t>> AccessOrder(const BlobId& id) const override;
+  Status Flush() override;
+
+ private:
+  struct Entry {
+    std::shared_ptr<BlobCore> core;  // while it is open
+    std::weak_ptr<BlobHandle> handle;
+    BlobProgress progress;  // when it was last open
+    std::int64_t last_use = 0;
+    std::uint64_t disk_bytes = 0;  // while it is not open
+  };
+  /// Ends with the cache; handles that outlive it find it gone.
+  struct Alive {
+    Mutex mutex;
+    BlobCacheImpl* cache DAVIT_GUARDED_BY(mutex);
+  };
+  std::shared_ptr<BlobCore> CoreOf(const BlobId& id) const;
+  std::vector<std::shared_ptr<BlobCore>> OpenCores() const;
+  void OnRelease(const BlobId& id);
+  void Maintain(const std::stop_token& stop);
+  void MaintainOnce();
+  void CloseUnused();
+
+  CacheEnv env_;
+  const CacheDir dir_;
+  const std::shared_ptr<Alive> alive_ = std::make_shared<Alive>();
+  mutable Mutex mutex_;
+  std::map<BlobId, Entry> entries_ DAVIT_GUARDED_BY(mutex_);
+  WakeUp wake_ DAVIT_GUARDED_BY(mutex_);
+  bool work_ DAVIT_GUARDED_BY(mutex_) = false;
+  std::jthread maintenance_;
+};
+
+Status BlobCacheImpl::Start() {
+  const unsigned cpus = std::max(1U, std::thread::hardware_concurrency());
+  const auto decoders = env_.options.decode_threads > 0
+                            ? static_cast<std::size_t>(env_.options.decode_threads)
+                            : std::size_t{cpus};
+  env_.decode = std::make_unique<ThreadPool>("cache-decode", decoders, 4096);
+  env_.wake_maintenance = [this] {
+    MutexLock lock(mutex_);
+    work_ = true;
+    wake_.Wake();
+  };
+  {
+    MutexLock lock(alive_->mutex);
+    alive_->cache = this;
+  }
+  DAVIT_TRY_ASSIGN(const std::vector<BlobId> ids, dir_.ListBlobs());
+  {
+    MutexLock lock(mutex_);
+    for (const BlobId& id : ids) entries_[id];
+  }
+  maintenance_ = std::jthread([this](const std::stop_token& stop) { Maintain(stop); });
+  return {};
+}
+
+BlobCacheImpl::~BlobCacheImpl() {
+  {
+    MutexLock lock(alive_->mutex);
+    alive_->cache = nullptr;
+  }
+  maintenance_.request_stop();
+  if (maintenance_.joinable()) maintenance_.join();
+  const auto cores = OpenCores();
+  for (const auto& core : cores) core->CancelAll();
+  env_.fetch.Shutdown();
+  if (env_.decode) env_.decode->Shutdown();
+  for (const auto& core : cores) {
+    if (const Status status = core->Flush(); !status.ok()) {
+      log::Warn("blob not flushed at the end",
+                {{"blob", core->id().value}, {"error", status.error()}});
+    }
+    core->SaveAccessOrder();
+  }
+}
+
+Result<std::shared_ptr<CachedBlob>> BlobCacheImpl::OpenBlob(const BlobSpec& spec) {
+  DAVIT_TRY(BlobId::Parse(spec.id.value));
+  if (!spec.source || !spec.load_map) {
+    return Error(Code::kInvalidArgument, fmt::format("blob {}: no source", spec.id.value));
+  }
+  MutexLock lock(mutex_);
+  Entry& entry = entries_[spec.id];
+  std::shared_ptr<BlobHandle> handle = entry.handle.lock();
+  if (entry.core && entry.core->size() != spec.uncompressed_size) {
+    return Error(Code::kFailedPrecondition,
+                 fmt::format("blob {} is in use with {} bytes, this image says {}", spec.id.value,
+                             entry.core->size(), spec.uncompressed_size))
+        .WithHint("one of the images is damaged");
+  }
+  if (handle) {
+    entry.core->AddSource(spec.source);
+    return handle;
+  }
+  if (entry.core) {
+    entry.core->ReplaceSources(spec);
+  } else {
+    DAVIT_TRY_ASSIGN(entry.core, BlobCore::Open(env_, spec, dir_.BlobPath(spec.id)));
+  }
+  handle = std::make_shared<BlobHandle>(entry.core, [alive = alive_, id = spec.id] {
+    MutexLock alive_lock(alive->mutex);
+    if (alive->cache != nullptr) alive->cache->OnRelease(id);
+  });
+  entry.handle = handle;
+  entry.last_use = UnixNow(env_.clock);
+  return handle;
+}
+
+void BlobCacheImpl::OnRelease(const BlobId& id) {
+  const auto core = CoreOf(id);
+  {
+    MutexLock lock(mutex_);
+    const auto found = entries_.find(id);
+    // Somebody may have opened it again while the last handle went.
+    if (found == entries_.end() || found->second.handle.lock()) return;
+    found->second.last_use = UnixNow(env_.clock);
+  }
+  if (core) core->CancelAll();
+  env_.wake_maintenance();
+}
+
+std::shared_ptr<BlobCore> BlobCacheImpl::CoreOf(const BlobId& id) const {
+  MutexLock lock(mutex_);
+  const auto found = entries_.find(id);
+  return found == entries_.end() ? nullptr : found->second.core;
+}
+
+std::vector<std::shared_ptr<BlobCore>> BlobCacheImpl::OpenCores() const {
+  std::vector<std::shared_ptr<BlobCore>> cores;
+  MutexLock lock(mutex_);
+  for (const auto& [id, entry] : entries_) {
+    if (entry.core) cores.push_back(entry.core);
+  }
+  return cores;
+}
+
+void BlobCacheImpl::Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vector<ByteRange> ranges,
+                             Cause cause) {
+  if (const auto core = CoreOf(blob->id())) core->Prefetch(std::move(ranges), cause);
+}
+
+void BlobCacheImpl::Fill(const std::shared_ptr<CachedBlob>& blob,
+                         std::function<void()> on_complete) {
+  if (const auto core = CoreOf(blob->id())) core->Fill(std::move(on_complete));
+}
+
+void BlobCacheImpl::StopBackground(const BlobId& id) {
+  if (const auto core = CoreOf(id)) core->StopBackground();
+}
+
+Result<std::uint64_t> BlobCacheImpl::Evict(std::uint64_t) { return 0; }
+
+Status BlobCacheImpl::Remove(const BlobId& id) {
+  MutexLock lock(mutex_);
+  const auto found = entries_.find(id);
+  if (found == entries_.end())
+    return Error(Code::kNotFound, "no blob " + id.value + " in the cache");
+  Entry& entry = found->second;
+  if (entry.handle.lock() || (entry.core && !entry.core->idle())) {
+    return Error(Code::kFailedPrecondition, "blob " + id.value + " is in use")
+        .WithHint("unmount its images first");
+  }
+  if (entry.core) entry.core->Unaccount();
+  // The bits go before the data they speak of.
+  const std::string path = dir_.BlobPath(id);
+  DAVIT_TRY(env_.files.Remove(path + "/ready"));
+  DAVIT_TRY(SyncDirectory(path));
+  DAVIT_TRY(env_.files.Remove(path + "/data"));
+  DAVIT_TRY(RemoveTree(path));
+  entries_.erase(found);
+  return {};
+}
+
+std::vector<BlobCache::BlobInfo> BlobCacheImpl::List() const {
+  std::vector<BlobInfo> out;
+  MutexLock lock(mutex_);
+  for (const auto& [id, entry] : entries_) {
+    const bool in_use = !entry.handle.expired();
+    out.push_back(BlobInfo{.id = id,
+                           .progress = entry.core ? entry.core->progress() : entry.progress,
+                           .in_use = in_use,
+                           .last_use_unix = in_use ? UnixNow(env_.clock) : entry.last_use});
+  }
+  return out;
+}
+
+BlobCache::Stats BlobCacheImpl::stats() const {
+  const CacheCounters& c = env_.counters;
+  Stats out{.bytes_on_disk =
+                static_cast<std::uint64_t>(std::max<std::int64_t>(0, env_.bytes_on_disk.load())),
+            .blobs = 0,
+            .hits = c.hits,
+            .misses = c.misses,
+            .fetched_bytes = c.fetched_bytes,
+            .deduplicated_bytes = c.deduplicated_bytes,
+            .corrupt_chunks = c.corrupt_chunks,
+            .evicted_bytes = c.evicted_bytes,
+            .write_errors = c.write_errors};
+  MutexLock lock(mutex_);
+  out.blobs = entries_.size();
+  return out;
+}
+
+Result<std::vector<std::uint32_t>> BlobCacheImpl::AccessOrder(const BlobId& id) const {
+  if (const auto core = CoreOf(id)) return core->AccessOrder();
+  return Error(Code::kNotFound, "blob " + id.value + " is not open");
+}
+
+Status BlobCacheImpl::Flush() {
+  Status first;
+  for (const auto& core : OpenCores()) {
+    Status status = core->Flush();
+    if (!status.ok() && first.ok()) first = std::move(status);
+    core->SaveAccessOrder();
+  }
+  return first;
+}
+
+void BlobCacheImpl::CloseUnused() {
+  std::vector<std::shared_ptr<BlobCore>> closed;  // destroyed outside of the lock
+  MutexLock lock(mutex_);
+  for (auto& [id, entry] : entries_) {
+    if (!entry.core || entry.handle.lock() || !entry.core->idle() || entry.core.use_count() > 1)
+      continue;
+    entry.progress = entry.core->progress();
+    closed.push_back(std::move(entry.core));
+  }
+}
+
+void BlobCacheImpl::MaintainOnce() {
+  env_.tick.fetch_add(1);
+  std::vector<std::function<void()>> completions;
+  for (const auto& core : OpenCores()) {
+    if (const Status status = core->Flush(); !status.ok()) {
+      log::Error("cannot make cached data durable", {{"error", status.error()}});
+    }
+    core->Pump();
+    for (auto& done : core->TakeCompletions()) completions.push_back(std::move(done));
+  }
+  CloseUnused();
+  if (env_.buffers.in_use() == 0) {
+    env_.buffers.Trim();
+    env_.scratch.Trim();
+  }
+  for (const auto& done : completions) done();
+}
+
+void BlobCacheImpl::Maintain(const std::stop_token& stop) {
+  SetThreadName("cache-keeper");
+  while (!stop.stop_requested()) {
+    {
+      MutexLock lock(mutex_);
+      if (!work_) {
+        wake_.Wait(mutex_, env_.clock, stop, {}, env_.clock.Now() + env_.options.flush_interval);
+      }
+      work_ = false;
+    }
+    if (!stop.stop_requested()) MaintainOnce();
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<BlobCache>> BlobCache::Open(const Options& options, CacheFiles& files,
+                                                   Scheduler& scheduler, Clock& clock) {
+  DAVIT_TRY_ASSIGN(CacheDir dir, CacheDir::Take(options.directory));
+  auto cache = std::make_unique<BlobCacheImpl>(std::move(dir), options, files, scheduler, clock);
+  DAVIT_TRY(cache->Start());
+  return std::unique_ptr<BlobCache>(std::move(cache));
+}
+
+}  // namespace davit::storage

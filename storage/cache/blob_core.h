@@ -1,0 +1,208 @@
+#pragma once
+// The shared state of one cached blob: what is here, what is on its way, what is durable.
+//
+// Locks: durable_mutex_ before mutex_; load_mutex_ alone. None is held while the network or a
+// caller's code runs; durable_mutex_ is held over disk syncs and may be taken by background
+// threads only.
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "common/base/sync.h"
+#include "storage/cache/blob_cache.h"
+#include "storage/cache/cache_env.h"
+#include "storage/cache/flight.h"
+#include "storage/cache/read_ahead.h"
+#include "storage/cache/read_epoch.h"
+#include "storage/cache/ready_file.h"
+#include "storage/cache/ready_map.h"
+
+namespace davit::storage {
+
+/// Chunks of one eviction group share a time of last use.
+inline constexpr std::uint32_t kGroupShift = 4;
+
+/// Chunks [first, last).
+struct ChunkSpan {
+  std::uint32_t first = 0;
+  std::uint32_t last = 0;
+};
+
+/// What is known once the map has been read. Lives as long as its blob.
+struct LoadedMap {
+  explicit LoadedMap(std::shared_ptr<const BlobMap> m)
+      : map(std::move(m)),
+        ready(map->chunk_count()),
+        touched(map->chunk_count()),
+        stamps(new std::atomic<std::uint32_t>[(map->chunk_count() >> kGroupShift) + 1]()) {}
+
+  /// The chunks that hold bytes of the range.
+  ChunkSpan Span(ByteRange range) const;
+  bool UnitReady(std::uint32_t unit) const {
+    const auto [first, last] = map->ChunksOfUnit(unit);
+    return ready.AllSet(first, last);
+  }
+  /// The first unit that begins at or after a compressed offset.
+  std::uint32_t FindUnit(std::uint64_t compressed_offset) const;
+
+  const std::shared_ptr<const BlobMap> map;
+  ReadyMap ready;
+  ReadyMap touched;  // read by a demand read
+  std::unique_ptr<std::atomic<std::uint32_t>[]> stamps;
+  std::uint64_t total_bytes = 0;
+  Digest identity;
+};
+
+class BlobCore : public std::enable_shared_from_this<BlobCore> {
+ public:
+  static Result<std::shared_ptr<BlobCore>> Open(CacheEnv& env, const BlobSpec& spec,
+                                                const std::string& directory);
+  BlobCore(CacheEnv& env, const BlobSpec& spec, std::string directory);
+
+  // Reading (blob_core.cc).
+  const BlobId& id() const { return id_; }
+  std::uint64_t size() const { return size_; }
+  const std::string& data_path() const { return data_path_; }
+  CacheFile& data() const { return *data_; }
+  Status Ensure(const Context& ctx, ByteRange range);
+  Result<std::size_t> Read(const Context& ctx, std::uint64_t offset, MutableBytes out);
+  bool IsReady(ByteRange range) const;
+  BlobProgress progress() const;
+  /// Null until the first byte was wanted.
+  LoadedMap* loaded() const { return loaded_.load(); }
+  Result<LoadedMap*> Load(const Context& ctx);
+  ReadEpoch& epoch() { return epoch_; }
+  std::vector<std::uint32_t> AccessOrder() const;
+  CacheEnv& env() const { return env_; }
+
+  // Sources (blob_flights.cc): the first is asked; the others when it refuses.
+  void AddSource(const std::shared_ptr<BlobSource>& source);
+  void ReplaceSources(const BlobSpec& spec);
+  std::vector<std::shared_ptr<BlobSource>> sources() const;
+
+  // Called by the fetcher and the decoder (blob_flights.cc).
+  void Publish(Flight& flight, std::span<const std::uint32_t> units);
+  void Fail(Flight& flight, std::span<const std::uint32_t> units, const Error& error);
+  /// A unit arrived damaged: fetches it once more, elsewhere if possible, or fails it.
+  void OnDamaged(Flight& flight, std::uint32_t unit, const std::string& served_by,
+                 const Error& error);
+  void OnTransferEnd(Flight& flight, const Status& status);
+
+  // Background work (blob_background.cc).
+  void Prefetch(std::vector<ByteRange> ranges, Cause cause);
+  void Fill(std::function<void()> on_complete);
+  void StopBackground();
+  /// Goes on with background work when it is time.
+  void Pump();
+  /// The callbacks of Fill() that are due; each is given once.
+  std::vector<std::function<void()>> TakeCompletions();
+
+  // Durability and eviction (blob_durable.cc).
+  Status Flush();
+  /// Removes the chunks of the groups, never under a reader; bytes freed.
+  Result<std::uint64_t> EvictGroups(std::span<const std::uint32_t> groups);
+  /// Cancels everything that is in flight and waits for nothing.
+  void CancelAll();
+  bool idle() const;  // no flights, nothing to flush
+  void SaveAccessOrder();
+  std::uint64_t accounted_bytes() const { return accounted_.load(); }
+  void Unaccount();
+
+ private:
+  struct Wanted {
+    std::uint32_t unit;
+    FlightPtr flight;
+    bool own;
+  };
+  Result<std::unique_ptr<LoadedMap>> DoLoad(const Context& ctx);
+  Status CheckMap(LoadedMap& loaded);
+  Status RecoverReady(LoadedMap& loaded);
+  Status VerifyStored(LoadedMap& loaded);
+  Status ResetFiles(const ReadyFile::Subject* subject);
+  void LoadAccessOrder(LoadedMap& loaded);
+  void RecordAccess(LoadedMap& loaded, ChunkSpan span);
+  void Account(std::int64_t bytes);
+
+  Status EnsureStep(const Context& ctx, LoadedMap& loaded, ChunkSpan span);
+  void ReadAheadOnHit(LoadedMap& loaded, ChunkSpan span);
+  std::vector<FlightPtr> Plan(const Context& ctx, LoadedMap& loaded, ChunkSpan span,
+                              std::vector<Wanted>& wanted) DAVIT_REQUIRES(mutex_);
+  bool Absent(const LoadedMap& loaded, std::uint32_t unit) const DAVIT_REQUIRES(mutex_);
+  /// One flight from absent units, beginning at `first`, over gaps, up to the given ends.
+  FlightPtr Claim(LoadedMap& loaded, Cause cause, std::uint32_t first, std::uint32_t last,
+                  std::uint64_t until, std::uint64_t max_bytes, std::uint64_t max_gap)
+      DAVIT_REQUIRES(mutex_);
+  void ClaimReadAhead(LoadedMap& loaded, const ReadAhead::Advice& advice,
+                      std::vector<FlightPtr>& started) DAVIT_REQUIRES(mutex_);
+  void Launch(const FlightPtr& flight);
+  void Hurry(const FlightPtr& flight) DAVIT_REQUIRES(mutex_);
+  Result<bool> WaitFor(const Context& ctx, LoadedMap& loaded, const Wanted& wanted);
+
+  struct Background {
+    std::deque<std::pair<ByteRange, Cause>> ranges;
+    bool fill = false;
+    bool loading = false;
+    int running = 0;
+    std::size_t next_access = 0;      // position in the recorded accesses
+    std::uint32_t cursor = 0;         // unit
+    std::uint64_t seen_position = 0;  // of the readers, when the cursor was last moved
+    std::set<std::uint32_t> skipped;  // units that failed in this round
+    TimePoint retry_at{};
+    Duration retry_delay{};
+    std::stop_source stop;
+    std::vector<std::function<void()>> on_complete;
+  };
+  FlightPtr NextBackground(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);
+  FlightPtr NextOfRanges(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);
+  FlightPtr NextOfFill(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);
+  FlightPtr FromUnit(LoadedMap& loaded, std::uint32_t first, std::uint32_t last, Cause cause)
+      DAVIT_REQUIRES(mutex_);
+  void LoadInBackground() DAVIT_REQUIRES(mutex_);
+  void ScheduleRetry() DAVIT_REQUIRES(mutex_);
+  void DropUnsynced(LoadedMap& loaded, std::span<const std::uint32_t> chunks);
+  std::vector<std::uint32_t> ClaimForEviction(LoadedMap& loaded,
+                                              std::span<const std::uint32_t> groups,
+                                              const FlightPtr& claim);
+
+  CacheEnv& env_;
+  const BlobId id_;
+  const std::uint64_t size_;
+  const std::string directory_;
+  const std::string data_path_;
+  std::unique_ptr<CacheFile> data_;
+
+  Mutex load_mutex_;
+  CondVar load_changed_;
+  bool loading_ DAVIT_GUARDED_BY(load_mutex_) = false;
+  std::unique_ptr<LoadedMap> loaded_owner_ DAVIT_GUARDED_BY(load_mutex_);
+  std::atomic<LoadedMap*> loaded_{nullptr};
+  ReadEpoch epoch_;
+  std::atomic<std::uint64_t> ready_bytes_{0};
+  std::atomic<std::uint32_t> ready_chunks_{0};
+  std::atomic<std::uint64_t> accounted_{0};
+
+  mutable Mutex mutex_;
+  std::vector<std::shared_ptr<BlobSource>> sources_ DAVIT_GUARDED_BY(mutex_);
+  std::function<Result<std::shared_ptr<const BlobMap>>(const Context&)> load_map_
+      DAVIT_GUARDED_BY(mutex_);
+  std::unordered_map<std::uint32_t, FlightPtr> flights_ DAVIT_GUARDED_BY(mutex_);  // by unit
+  ReadAhead read_ahead_ DAVIT_GUARDED_BY(mutex_);
+  std::vector<std::uint32_t> dirty_ DAVIT_GUARDED_BY(mutex_);  // chunks ready but not durable
+  Background background_ DAVIT_GUARDED_BY(mutex_);
+  std::vector<std::uint32_t> access_order_ DAVIT_GUARDED_BY(mutex_);
+  std::size_t access_saved_ DAVIT_GUARDED_BY(mutex_) = 0;
+
+  Mutex durable_mutex_;
+  std::unique_ptr<ReadyFile> ready_file_ DAVIT_GUARDED_BY(durable_mutex_);
+};
+
+/// Carries a flight out on the calling thread (fetcher.cc).
+void RunFlight(const FlightPtr& flight);
+
+}  // namespace davit::storage

@@ -1,0 +1,145 @@
+// Opening a blob: files, map, and what a crash left.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "common/base/fd.h"
+#include "common/base/log.h"
+#include "storage/cache/blob_core.h"
+
+namespace davit::storage {
+namespace {
+
+// What the ready bits are about: the pieces of the address space and what they must contain. How
+// they are compressed and grouped does not matter, so it is left out.
+void HashChunk(Hasher& hasher, const Chunk& chunk) {
+  struct {
+    std::uint64_t offset;
+    std::uint32_t size;
+    std::uint32_t crc;
+    Digest digest;
+    std::uint64_t has;
+  } record{chunk.offset, chunk.size, chunk.crc32c.value_or(0), chunk.digest.value_or(Digest{}),
+           (chunk.digest ? 1U : 0U) + (chunk.crc32c ? 2U : 0U)};
+  static_assert(sizeof record == 56);
+  hasher.Update(std::as_bytes(std::span(&record, 1)));
+}
+
+}  // namespace
+
+Result<std::shared_ptr<BlobCore>> BlobCore::Open(CacheEnv& env, const BlobSpec& spec,
+                                                 const std::string& directory) {
+  DAVIT_TRY(MakeDirectories(directory));
+  auto core = std::make_shared<BlobCore>(env, spec, directory);
+  DAVIT_TRY_ASSIGN(core->data_, env.files.Open(core->data_path_));
+  DAVIT_TRY_ASSIGN(auto ready, env.files.Open(directory + "/ready"));
+  MutexLock lock(core->durable_mutex_);
+  core->ready_file_ = std::make_unique<ReadyFile>(std::move(ready));
+  DAVIT_TRY_ASSIGN(const std::uint64_t size, core->data_->Size());
+  // A data file of another size is not the one that the bits are about.
+  if (size != spec.uncompressed_size) {
+    if (size != 0) {
+      log::Warn("cached blob has another size; it starts anew",
+                {{"blob", spec.id.value}, {"size", size}, {"expected", spec.uncompressed_size}});
+    }
+    DAVIT_TRY(core->ResetFiles(nullptr));
+  }
+  return core;
+}
+
+// The bits go first, durably; only then may the data change.
+Status BlobCore::ResetFiles(const ReadyFile::Subject* subject) DAVIT_NO_THREAD_SAFETY_ANALYSIS {
+  DAVIT_TRY(ready_file_->Invalidate());
+  DAVIT_TRY(data_->Truncate(0));
+  DAVIT_TRY(data_->Truncate(size_));
+  if (subject != nullptr) DAVIT_TRY(ready_file_->Create(*subject));
+  return {};
+}
+
+Status BlobCore::CheckMap(LoadedMap& loaded) {
+  const BlobMap& map = *loaded.map;
+  if (map.uncompressed_size() != size_) {
+    return Error(Code::kDataLoss, fmt::format("it describes {} bytes, the image's metadata {}",
+                                              map.uncompressed_size(), size_))
+        .WithHint("the image is damaged or was built wrongly; build it again");
+  }
+  Hasher hasher(DigestAlgorithm::kBlake3);
+  for (std::uint32_t i = 0; i < map.chunk_count(); ++i) {
+    const Chunk chunk = map.ChunkAt(i);
+    if (!chunk.digest && !chunk.crc32c) {
+      return Error(Code::kFailedPrecondition,
+                   fmt::format("chunk {} has neither a digest nor a checksum, so nothing that is "
+                               "fetched could be verified",
+                               i))
+          .WithHint("convert the image again with chunk digests");
+    }
+    if (chunk.size == 0 || chunk.offset > size_ || chunk.size > size_ - chunk.offset ||
+        chunk.unit >= map.unit_count()) {
+      return Error(Code::kDataLoss, fmt::format("chunk {} lies outside of the blob", i));
+    }
+    loaded.total_bytes += chunk.size;
+    HashChunk(hasher, chunk);
+  }
+  const std::uint32_t algorithm = static_cast<std::uint32_t>(map.digest_algorithm());
+  hasher.Update(std::as_bytes(std::span(&algorithm, 1)));
+  loaded.identity = hasher.Finish();
+  return {};
+}
+
+Status BlobCore::RecoverReady(LoadedMap& loaded) {
+  const ReadyFile::Subject subject{loaded.identity, loaded.map->chunk_count(), size_};
+  MutexLock lock(durable_mutex_);
+  DAVIT_TRY_ASSIGN(const bool known, ready_file_->Load(subject));
+  DAVIT_TRY_ASSIGN(const std::uint64_t size, data_->Size());
+  if (!known || size != size_) {
+    DAVIT_TRY(ResetFiles(&subject));
+    return {};
+  }
+  if (env_.options.verify_on_start) DAVIT_TRY(VerifyStored(loaded));
+  std::uint64_t bytes = 0;
+  for (std::uint32_t i = 0; i < subject.chunk_count; ++i) {
+    if (!ready_file_->IsDurable(i)) continue;
+    loaded.ready.Set(i);
+    ready_chunks_.fetch_add(1);
+    bytes += loaded.map->ChunkAt(i).size;
+  }
+  ready_bytes_ = bytes;
+  Account(static_cast<std::int64_t>(bytes) - static_cast<std::int64_t>(accounted_.load()));
+  return {};
+}
+
+// Compares what is stored with its digests; what differs is fetched again when it is wanted.
+Status BlobCore::VerifyStored(LoadedMap& loaded) DAVIT_NO_THREAD_SAFETY_ANALYSIS {
+  std::vector<std::uint32_t> bad;
+  std::vector<std::byte> bytes;
+  for (std::uint32_t i = 0; i < loaded.map->chunk_count(); ++i) {
+    if (!ready_file_->IsDurable(i)) continue;
+    const Chunk chunk = loaded.map->ChunkAt(i);
+    bytes.resize(chunk.size);
+    const Result<std::size_t> got = data_->ReadAt(chunk.offset, bytes);
+    if (!got.ok() || *got != bytes.size() || !VerifyChunk(*loaded.map, chunk, bytes).ok())
+      bad.push_back(i);
+  }
+  if (bad.empty()) return {};
+  log::Warn("cached chunks are damaged and will be fetched again",
+            {{"blob", id_.value}, {"chunks", bad.size()}, {"first", bad.front()}});
+  env_.counters.corrupt_chunks.fetch_add(bad.size());
+  return ready_file_->Update({}, bad);
+}
+
+Result<std::unique_ptr<LoadedMap>> BlobCore::DoLoad(const Context& ctx) {
+  std::function<Result<std::shared_ptr<const BlobMap>>(const Context&)> load_map;
+  {
+    MutexLock lock(mutex_);
+    load_map = load_map_;
+  }
+  DAVIT_TRY_ASSIGN(std::shared_ptr<const BlobMap> map, load_map(ctx));
+  auto loaded = std::make_unique<LoadedMap>(std::move(map));
+  DAVIT_TRY(CheckMap(*loaded));
+  DAVIT_TRY(RecoverReady(*loaded));
+  LoadAccessOrder(*loaded);
+  return loaded;
+}
+
+}  // namespace davit::storage

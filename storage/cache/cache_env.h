@@ -1,0 +1,52 @@
+#pragma once
+// What everything inside one cache shares.
+
+#include <atomic>
+#include <functional>
+#include <memory>
+
+#include "common/base/thread_pool.h"
+#include "storage/cache/blob_cache.h"
+#include "storage/cache/buffer_pool.h"
+#include "storage/cache/fetch_pool.h"
+
+namespace davit::storage {
+
+class DigestIndex;
+
+struct CacheCounters {
+  std::atomic<std::uint64_t> hits{0}, misses{0}, fetched_bytes{0}, deduplicated_bytes{0},
+      corrupt_chunks{0}, evicted_bytes{0}, write_errors{0};
+};
+
+struct CacheEnv {
+  CacheEnv(const BlobCache::Options& o, CacheFiles& f, Scheduler& s, Clock& c)
+      : options(o),
+        files(f),
+        scheduler(s),
+        clock(c),
+        buffers(o.max_buffer_bytes),
+        fetch(o.fetch_threads) {}
+
+  const BlobCache::Options options;
+  CacheFiles& files;
+  Scheduler& scheduler;
+  Clock& clock;
+  CacheCounters counters;
+  BufferPool buffers;             // compressed bytes
+  BufferPool scratch{16U << 20};  // decoded bytes; a larger unit has it for itself
+  FetchPool fetch;
+  std::unique_ptr<ThreadPool> decode;
+  std::shared_ptr<DigestIndex> digests;  // may be null: no re-use between blobs
+  /// Bytes in data files, as far as known; drives the budget.
+  std::atomic<std::int64_t> bytes_on_disk{0};
+  std::atomic<std::uint32_t> tick{1};  // coarse time of accesses, for eviction
+  /// Wakes the maintenance thread: something was completed, released or has to be evicted.
+  std::function<void()> wake_maintenance;
+  /// Tries to free disk space for a write that failed; true when it is worth another try.
+  std::function<bool(std::uint64_t bytes)> make_room;
+  /// False when background work would only push out what others read.
+  std::function<bool()> room_for_background;
+};
+
+}  // namespace davit::storage

@@ -1,0 +1,37 @@
+#pragma once
+// One range request on its way from the planner to the decoder.
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "common/base/context.h"
+#include "common/base/sync.h"
+
+namespace davit::storage {
+
+class BlobCore;
+
+/// The units [first, last) of one blob. Members below the line are guarded by the blob's mutex.
+struct Flight {
+  std::shared_ptr<BlobCore> blob;
+  Cause cause = Cause::kDemand;
+  std::uint32_t first = 0;
+  std::uint32_t last = 0;
+  std::vector<bool> claimed;   // which of them this flight brings; the rest fills gaps
+  std::string avoid_endpoint;  // it delivered a damaged unit: this flight is the second try
+  bool repair = false;
+  bool background_slot = false;  // counts in the blob's background work
+  std::stop_source hurry;        // somebody waits
+  std::stop_source stop;         // nobody wants it any more
+  // -----
+  CondVar changed;  // a unit came or failed
+  std::map<std::uint32_t, Error> failed;
+  int waiters = 0;
+};
+using FlightPtr = std::shared_ptr<Flight>;
+
+}  // namespace davit::storage
