@@ -75,14 +75,14 @@ class Repository {
 struct RegistryOptions {
   /// Hosts that may be spoken to over plain HTTP ("localhost:5000"); loopback is not implied.
   std::vector<std::string> plain_http_hosts;
-  bool plain_http = false;       // for all hosts; for command lines
+  bool plain_http = false;  // for all hosts; for command lines
   http::TlsOptions tls;
   std::string proxy;
-  std::string hosts_dir;         // containerd's certs.d; empty: no mirrors
+  std::string hosts_dir;  // containerd's certs.d; empty: no mirrors
   std::uint64_t upload_chunk_bytes = 32ULL << 20;
   std::chrono::milliseconds connect_timeout{5000};
   std::chrono::milliseconds stall_timeout{20000};
-  int retries = 4;               // of idempotent calls
+  int retries = 4;  // of idempotent calls
 };
 
 /// Makes repositories; keeps tokens and the health of mirrors for all of them. Thread-safe.

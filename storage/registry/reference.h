@@ -16,7 +16,7 @@ struct Reference {
   std::string host;        // with port; empty for layouts
   std::string repository;  // or the layout's path
   std::string tag;
-  std::string digest;      // "sha256:…" or empty
+  std::string digest;  // "sha256:…" or empty
 
   /// kInvalidArgument with the offending part and an example.
   static Result<Reference> Parse(std::string_view text);

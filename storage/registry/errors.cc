@@ -1,0 +1,130 @@
+#include "storage/registry/errors.h"
+
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "common/json/json.h"
+
+namespace davit::registry {
+namespace {
+
+constexpr std::size_t kMaxText = 200;
+
+/// Printable and short: it comes from the other side and ends in logs and on terminals.
+std::string Clean(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (out.size() >= kMaxText) {
+      out += "…";
+      break;
+    }
+    out += (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) ? ' ' : c;
+  }
+  return out;
+}
+
+/// "CODE: message" of {"errors":[{code,message}]} or of a token server's {"details"/"error"}.
+std::string RegistryText(std::string_view body) {
+  Result<nlohmann::json> root = json::Parse(body, "error", 256 << 10);
+  if (!root.ok() || !root->is_object()) return {};
+  const nlohmann::json* source = &*root;
+  if (const auto it = root->find("errors"); it != root->end() && it->is_array() && !it->empty())
+    source = &it->front();
+  if (!source->is_object()) return {};
+  std::string out;
+  for (const std::string_view key : {"code", "error", "message", "details"}) {
+    const Result<std::optional<std::string>> value = json::GetString(*source, key);
+    if (!value.ok() || !*value || (*value)->empty()) continue;
+    if (!out.empty()) out += ": ";
+    out += **value;
+  }
+  return Clean(out);
+}
+
+Code CodeOf(int status) {
+  if (IsTransientStatus(status)) return Code::kUnavailable;
+  switch (status) {
+    case 401:
+      return Code::kUnauthenticated;
+    case 403:
+      return Code::kPermissionDenied;
+    case 404:
+      return Code::kNotFound;
+    case 405:
+    case 501:
+      return Code::kUnsupported;
+    case 413:
+    case 507:
+      return Code::kResourceExhausted;
+    case 416:
+      return Code::kDataLoss;
+    default:
+      break;
+  }
+  if (status >= 500) return Code::kUnavailable;
+  return status >= 400 ? Code::kFailedPrecondition : Code::kUnavailable;
+}
+
+std::string_view HintOf(int status) {
+  switch (status) {
+    case 401:
+      return "check the credentials for this registry";
+    case 403:
+      return "the credentials do not permit this; ask the registry's owner for access";
+    case 404:
+      return "check the name and the tag or digest";
+    case 429:
+      return "the registry limits the number of requests; wait, log in, or use a mirror";
+    default:
+      return {};
+  }
+}
+
+}  // namespace
+
+bool IsTransientStatus(int status) {
+  switch (status) {
+    case 408:
+    case 429:
+    case 499:
+    case 500:
+    case 502:
+    case 503:
+    case 504:
+    case 522:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Error ErrorFromReply(const http::Response& reply, std::string_view what,
+                     std::chrono::system_clock::time_point now) {
+  std::string text = fmt::format("{}: HTTP status {}", what, reply.status);
+  if (const std::string detail = RegistryText(reply.body); !detail.empty()) text += " " + detail;
+  Error error = Error(CodeOf(reply.status), std::move(text)).WithHint(HintOf(reply.status));
+  if (const auto value = reply.headers.Get("Retry-After");
+      value && IsTransientStatus(reply.status)) {
+    if (const auto wait = http::ParseRetryAfter(*value, now))
+      return std::move(error).WithRetryAfter(*wait);
+  }
+  return error;
+}
+
+bool IsTransient(const Error& error) {
+  return error.code() == Code::kUnavailable || error.code() == Code::kDeadlineExceeded;
+}
+
+std::string ShownUrl(std::string_view url) {
+  url = url.substr(0, url.find_first_of("?#"));
+  std::string out(url);
+  if (const std::size_t scheme = out.find("://"); scheme != std::string::npos) {
+    const std::size_t end = out.find('/', scheme + 3);
+    const std::size_t at = out.substr(0, end).rfind('@');
+    if (at != std::string::npos) out.erase(scheme + 3, at + 1 - (scheme + 3));
+  }
+  return Clean(out);
+}
+
+}  // namespace davit::registry
