@@ -1,6 +1,7 @@
 #pragma once
 // What one session's threads share; internal to rafs/fuse.
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -45,6 +46,7 @@ struct Core {
   SlowReads slow;
   ErrorLog errors;
   unsigned capabilities = 0;  // of the kernel (FUSE_CAP_*); set by the first request, before others
+  std::atomic<bool> init_answered{false};
   std::unique_ptr<Channel> channel;  // last: its end needs nothing of the others any more
 };
 

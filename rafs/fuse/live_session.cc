@@ -43,9 +43,8 @@ class LiveSession : public FuseSession {
 
   ~LiveSession() override {
     if (mounted_) End();
-    // A socket's other end may live longer than the session: its threads end with the process.
     core_->channel->AnswerCancelled(core_->slow.CancelAll());
-    if (socket_ >= 0) ::shutdown(socket_, SHUT_RDWR);
+    if (socket_ >= 0) ::shutdown(socket_, SHUT_RD);  // replies may still leave
     if (workers_.JoinFor(kJoinTimeout)) return;
     log::Error("FUSE threads did not end; their memory is given up",
                {{"mount", mount_.path}, {"threads", workers_.thread_count()}});

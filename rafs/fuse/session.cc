@@ -2,6 +2,7 @@
 
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "common/base/log.h"
 #include "rafs/fuse/core.h"
@@ -30,6 +32,18 @@ void ToLog(fuse_log_level level, const char* format, va_list args) {
              {{"text", line}});
 }
 
+// libfuse 3.14 takes FUSE_CAP_PARALLEL_DIROPS and forgets to tell the kernel, which then lets one
+// lookup or listing per directory through at a time. The flag is added to the reply to INIT.
+void PatchInitReply(Core& core, const iovec* parts, int count) {
+  if (core.init_answered.load(std::memory_order_relaxed)) return;
+  fuse_init_out reply{};
+  if (count != 2 || parts[1].iov_len != sizeof(reply)) return;
+  std::memcpy(&reply, parts[1].iov_base, sizeof(reply));
+  if ((core.capabilities & FUSE_CAP_PARALLEL_DIROPS) != 0) reply.flags |= FUSE_PARALLEL_DIROPS;
+  std::memcpy(parts[1].iov_base, &reply, sizeof(reply));
+  core.init_answered.store(true, std::memory_order_relaxed);
+}
+
 ssize_t ReadSocket(int fd, void* buffer, std::size_t size, void*) {
   const ssize_t got = ::recv(fd, buffer, size, 0);
   if (got != 0) return got;
@@ -37,11 +51,21 @@ ssize_t ReadSocket(int fd, void* buffer, std::size_t size, void*) {
   return -1;
 }
 
-ssize_t WriteSocket(int fd, iovec* parts, int count, void*) {
+ssize_t WriteSocket(int fd, iovec* parts, int count, void* userdata) {
+  PatchInitReply(*static_cast<Core*>(userdata), parts, count);
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = static_cast<std::size_t>(count);
   return ::sendmsg(fd, &message, MSG_NOSIGNAL);
+}
+
+ssize_t WriteDevice(int fd, iovec* parts, int count, void* userdata) {
+  PatchInitReply(*static_cast<Core*>(userdata), parts, count);
+  return ::writev(fd, parts, count);
+}
+
+ssize_t ReadDevice(int fd, void* buffer, std::size_t size, void*) {
+  return ::read(fd, buffer, size);
 }
 
 class FuseChannel : public Channel {
@@ -63,23 +87,11 @@ class FuseChannel : public Channel {
   }
 
   Status ServeDevice(UniqueFd device) override {
-    const std::string path = "/dev/fd/" + std::to_string(device.get());
-    if (fuse_session_mount(session_, path.c_str()) != 0) {
-      return Error(Code::kInternal, "libfuse refused the FUSE device");
-    }
-    device.release();  // closed with the session
-    return {};
+    return Serve(std::move(device), ReadDevice, WriteDevice);
   }
 
   Status ServeSocket(UniqueFd socket) override {
-    fuse_custom_io io{};
-    io.read = ReadSocket;
-    io.writev = WriteSocket;
-    if (const int err = fuse_session_custom_io(session_, &io, socket.get()); err != 0) {
-      return Error::FromErrno(-err, "give libfuse a socket");
-    }
-    socket.release();
-    return {};
+    return Serve(std::move(socket), ReadSocket, WriteSocket);
   }
 
   Status MountWithHelper(const std::string& path) override {
@@ -135,6 +147,18 @@ class FuseChannel : public Channel {
   }
 
  private:
+  Status Serve(UniqueFd fd, decltype(fuse_custom_io::read) read,
+               decltype(fuse_custom_io::writev) write) {
+    fuse_custom_io io{};
+    io.read = read;
+    io.writev = write;
+    if (const int err = fuse_session_custom_io(session_, &io, fd.get()); err != 0) {
+      return Error::FromErrno(-err, "give libfuse a descriptor");
+    }
+    fd.release();  // closed with the session
+    return {};
+  }
+
   Core& core_;
   fuse_session* session_ = nullptr;
   std::atomic<bool> initialised_{false};

@@ -18,6 +18,7 @@ struct Workers::State : std::enable_shared_from_this<Workers::State> {
   void Run(std::shared_ptr<void> keep_alive);
   void Serve(const std::shared_ptr<void>& keep_alive);
   void MakeSureSomebodyReceives(const std::shared_ptr<void>& keep_alive);
+  bool TakeFreePlace();
   bool Park();
 
   // Both are owned by what the threads' keep_alive owns.
@@ -66,8 +67,13 @@ void Workers::State::Serve(const std::shared_ptr<void>& keep_alive) {
   InflightSlot* const slot = slots.Take();
   current_slot = slot;
   RequestSource::Message message;
+  bool first = true;  // a new thread was made because nobody received
   while (slot != nullptr && !over.load(std::memory_order_acquire)) {
-    receiving.fetch_add(1, std::memory_order_relaxed);
+    if (first || !TakeFreePlace()) {
+      if (!first && !Park()) break;
+      receiving.fetch_add(1, std::memory_order_relaxed);
+    }
+    first = false;
     const bool received = source.Receive(message);
     const bool was_last = receiving.fetch_sub(1, std::memory_order_relaxed) == 1;
     if (!received) {
@@ -78,7 +84,6 @@ void Workers::State::Serve(const std::shared_ptr<void>& keep_alive) {
     }
     if (was_last) MakeSureSomebodyReceives(keep_alive);
     source.Process(message);
-    if (receiving.load(std::memory_order_relaxed) >= options.rest && !Park()) break;
   }
   source.Free(message);
   current_slot = nullptr;
@@ -98,6 +103,15 @@ void Workers::State::MakeSureSomebodyReceives(const std::shared_ptr<void>& keep_
       log::Warn("cannot start another FUSE thread", {{"error", spawned.error()}});
     }
   }
+}
+
+// Counts the caller among those that receive, unless there are enough.
+bool Workers::State::TakeFreePlace() {
+  std::size_t now = receiving.load(std::memory_order_relaxed);
+  while (now < options.rest) {
+    if (receiving.compare_exchange_weak(now, now + 1, std::memory_order_relaxed)) return true;
+  }
+  return false;
 }
 
 // False when the thread is to end.

@@ -37,7 +37,8 @@ class FakeMetadata : public rafs::Metadata {
   const rafs::ImageInfo& info() const override { return info_; }
   const std::vector<rafs::BlobRecord>& blobs() const override { return blobs_; }
   rafs::InodeId root() const override { return {root_}; }
-  Bytes image() const override { return {}; }  // there is no bootstrap behind it
+  // There is no bootstrap; only the size matters, as a bound of how many entries there can be.
+  Bytes image() const override { return AsBytes(bootstrap_); }
 
   Result<rafs::InodeId> Lookup(rafs::InodeId parent, std::string_view name) const override {
     DAVIT_TRY_ASSIGN(const Inode* dir, Get(parent));
@@ -143,6 +144,7 @@ class FakeMetadata : public rafs::Metadata {
   }
 
   const Inodes inodes_;
+  const std::string bootstrap_ = std::string(256 * inodes_.size(), '\0');
   const std::uint64_t root_;
   rafs::ImageInfo info_;
   std::vector<rafs::BlobRecord> blobs_;
