@@ -41,11 +41,10 @@ void Declare(CLI::App& app, Flags& flags) {
   app.add_option("--node-id", flags.node_id, "The node's name in Kubernetes (node.id)");
   app.add_option("--state-dir", flags.state_dir,
                  "Directory for what must survive a restart (node.state_dir)");
-  auto* socket = app.add_option("--daemon-socket", flags.daemon_socket,
-                                "Use the davitd that listens there (api.socket)");
+  app.add_option("--daemon-socket", flags.daemon_socket,
+                 "Socket of davitd (api.socket); without --embedded-daemon, of one that runs");
   app.add_flag("--embedded-daemon", flags.embedded,
-               "Start davitd as a child process, and stop it at the end")
-      ->excludes(socket);
+               "Start davitd as a child process, and stop it at the end");
   app.add_option("--daemon-program", flags.daemon_program,
                  "davitd to start; default: beside this program");
   app.add_flag("--allow-oci-layouts", flags.allow_oci_layouts,
@@ -71,8 +70,12 @@ Result<config::Loaded> LoadConfig(const Flags& flags) {
   set("api.socket", flags.daemon_socket);
   set("log.level", flags.log_level);
   set("log.format", flags.log_format);
-  if (flags.embedded) set("csi.embedded_daemon", "true");
-  if (!flags.daemon_socket.empty()) set("csi.embedded_daemon", "false");
+  // Who names a socket means a daemon that listens there, unless said otherwise.
+  if (flags.embedded) {
+    set("csi.embedded_daemon", "true");
+  } else if (!flags.daemon_socket.empty()) {
+    set("csi.embedded_daemon", "false");
+  }
   return config::Load(sources);
 }
 

@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <spawn.h>
 #include <sys/eventfd.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +13,11 @@
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+
+// glibc 2.36 forgot that C++ programs include it.
+extern "C" {
+#include <sys/pidfd.h>
+}
 
 #include "common/base/log.h"
 #include "common/base/thread_pool.h"
