@@ -18,6 +18,7 @@ struct Workers::State : std::enable_shared_from_this<Workers::State> {
   void Run(std::shared_ptr<void> keep_alive);
   void Serve(const std::shared_ptr<void>& keep_alive);
   void MakeSureSomebodyReceives(const std::shared_ptr<void>& keep_alive);
+  bool WaitForPlace();
   bool TakeFreePlace();
   bool Park();
 
@@ -67,13 +68,7 @@ void Workers::State::Serve(const std::shared_ptr<void>& keep_alive) {
   InflightSlot* const slot = slots.Take();
   current_slot = slot;
   RequestSource::Message message;
-  bool first = true;  // a new thread was made because nobody received
-  while (slot != nullptr && !over.load(std::memory_order_acquire)) {
-    if (first || !TakeFreePlace()) {
-      if (!first && !Park()) break;
-      receiving.fetch_add(1, std::memory_order_relaxed);
-    }
-    first = false;
+  while (slot != nullptr && WaitForPlace()) {
     const bool received = source.Receive(message);
     const bool was_last = receiving.fetch_sub(1, std::memory_order_relaxed) == 1;
     if (!received) {
@@ -114,7 +109,16 @@ bool Workers::State::TakeFreePlace() {
   return false;
 }
 
-// False when the thread is to end.
+// False when the thread is to end. Who was woken may find that others were faster.
+bool Workers::State::WaitForPlace() {
+  while (!over.load(std::memory_order_acquire)) {
+    if (TakeFreePlace()) return true;
+    if (!Park()) return false;
+  }
+  return false;
+}
+
+// False after a while in which nobody needed the thread.
 bool Workers::State::Park() {
   const TimePoint until = std::chrono::steady_clock::now() + options.park_time;
   const MutexLock lock(mutex);
