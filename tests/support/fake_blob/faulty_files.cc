@@ -1,0 +1,232 @@
+#include "tests/support/fake_blob/faulty_files.h"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace davit::test {
+namespace {
+
+constexpr std::uint64_t kSector = 512;
+constexpr std::uint64_t kBlock = 4096;
+
+struct Content {
+  std::vector<std::byte> bytes;
+  std::set<std::uint64_t> blocks;  // allocated
+
+  void Resize(std::uint64_t size) {
+    bytes.resize(size);
+    blocks.erase(blocks.lower_bound(DivUp(size, kBlock)), blocks.end());
+  }
+  void Write(std::uint64_t offset, Bytes data) {
+    if (bytes.size() < offset + data.size()) bytes.resize(offset + data.size());
+    std::copy(data.begin(), data.end(), bytes.begin() + static_cast<std::ptrdiff_t>(offset));
+    for (std::uint64_t b = offset / kBlock; b * kBlock < offset + data.size(); ++b)
+      blocks.insert(b);
+  }
+  void Punch(ByteRange range) {
+    const std::uint64_t end = std::min<std::uint64_t>(bytes.size(), range.offset + range.length);
+    for (std::uint64_t i = range.offset; i < end; ++i) bytes[i] = std::byte{0};
+    for (std::uint64_t b = DivUp(range.offset, kBlock); (b + 1) * kBlock <= end; ++b)
+      blocks.erase(b);
+  }
+};
+
+struct Op {
+  enum Kind { kWrite, kTruncate, kPunch } kind;
+  ByteRange range;
+  std::vector<std::byte> data;
+};
+
+void Apply(Content& content, const Op& op) {
+  switch (op.kind) {
+    case Op::kWrite:
+      content.Write(op.range.offset, op.data);
+      break;
+    case Op::kTruncate:
+      content.Resize(op.range.length);
+      break;
+    case Op::kPunch:
+      content.Punch(op.range);
+      break;
+  }
+}
+
+struct FileState {
+  Content seen;     // what reads return
+  Content durable;  // what is on the platter for sure
+  std::vector<Op> pending;
+};
+
+}  // namespace
+
+struct FaultyFiles::Disk {
+  mutable Mutex mutex;
+  std::map<std::string, FileState> files DAVIT_GUARDED_BY(mutex);
+  bool off DAVIT_GUARDED_BY(mutex) = false;
+  std::uint64_t free_bytes DAVIT_GUARDED_BY(mutex) = 1ULL << 40;
+  std::map<std::string, int> write_errors DAVIT_GUARDED_BY(mutex);
+  std::map<std::string, int> sync_errors DAVIT_GUARDED_BY(mutex);
+  std::map<std::string, int> sync_count DAVIT_GUARDED_BY(mutex);
+
+  static int Find(const std::map<std::string, int>& errors, const std::string& path) {
+    for (const auto& [suffix, error] : errors) {
+      if (path.ends_with(suffix)) return error;
+    }
+    return 0;
+  }
+};
+
+namespace {
+
+class FaultyFile final : public storage::CacheFile {
+ public:
+  FaultyFile(std::shared_ptr<FaultyFiles::Disk> disk, std::string path)
+      : disk_(std::move(disk)), path_(std::move(path)) {}
+
+  int fd() const override { return -1; }
+
+  Result<std::size_t> ReadAt(std::uint64_t offset, MutableBytes out) override {
+    MutexLock lock(disk_->mutex);
+    if (disk_->off) return Error::FromErrno(EIO, "read " + path_);
+    const std::vector<std::byte>& bytes = disk_->files[path_].seen.bytes;
+    if (offset >= bytes.size()) return 0;
+    const std::size_t n = std::min<std::uint64_t>(out.size(), bytes.size() - offset);
+    std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(offset), n, out.begin());
+    return n;
+  }
+  Status WriteAt(std::uint64_t offset, Bytes data) override {
+    return Do(Op{Op::kWrite, {offset, data.size()}, {data.begin(), data.end()}});
+  }
+  Status PunchHole(ByteRange range) override { return Do(Op{Op::kPunch, range, {}}); }
+  Status Truncate(std::uint64_t size) override { return Do(Op{Op::kTruncate, {0, size}, {}}); }
+  Status SyncData() override {
+    MutexLock lock(disk_->mutex);
+    ++disk_->sync_count[path_];
+    if (disk_->off) return Error::FromErrno(EIO, "sync " + path_);
+    if (const int error = FaultyFiles::Disk::Find(disk_->sync_errors, path_)) {
+      // As Linux does: the pages count as clean afterwards, whether they reached the disk or not.
+      disk_->files[path_].pending.clear();
+      disk_->files[path_].seen = disk_->files[path_].durable;
+      return Error::FromErrno(error, "sync " + path_);
+    }
+    FileState& file = disk_->files[path_];
+    for (const Op& op : file.pending) Apply(file.durable, op);
+    file.pending.clear();
+    return {};
+  }
+  Result<std::uint64_t> Size() override {
+    MutexLock lock(disk_->mutex);
+    return disk_->files[path_].seen.bytes.size();
+  }
+  Result<std::uint64_t> AllocatedBytes() override {
+    MutexLock lock(disk_->mutex);
+    return disk_->files[path_].seen.blocks.size() * kBlock;
+  }
+
+ private:
+  Status Do(Op op) {
+    MutexLock lock(disk_->mutex);
+    if (disk_->off) return Error::FromErrno(EIO, "write " + path_);
+    if (const int error = FaultyFiles::Disk::Find(disk_->write_errors, path_);
+        error != 0 && op.kind != Op::kPunch) {
+      return Error::FromErrno(error, "write " + path_);
+    }
+    FileState& file = disk_->files[path_];
+    Apply(file.seen, op);
+    file.pending.push_back(std::move(op));
+    return {};
+  }
+
+  const std::shared_ptr<FaultyFiles::Disk> disk_;
+  const std::string path_;
+};
+
+// Any subset of what was not synced, in any order, writes cut at sectors.
+void Survive(FileState& file, std::mt19937_64& random) {
+  std::shuffle(file.pending.begin(), file.pending.end(), random);
+  for (const Op& op : file.pending) {
+    const std::uint64_t fate = random() % 3;
+    if (fate == 0) continue;
+    if (fate == 1 || op.kind != Op::kWrite) {
+      Apply(file.durable, op);
+      continue;
+    }
+    for (std::uint64_t at = 0; at < op.data.size();) {
+      const std::uint64_t take =
+          std::min<std::uint64_t>(op.data.size() - at, kSector - (op.range.offset + at) % kSector);
+      if (random() % 2 == 0)
+        file.durable.Write(op.range.offset + at, Bytes(op.data).subspan(at, take));
+      at += take;
+    }
+  }
+  file.pending.clear();
+  file.seen = file.durable;
+}
+
+}  // namespace
+
+FaultyFiles::FaultyFiles() : disk_(std::make_shared<Disk>()) {}
+FaultyFiles::~FaultyFiles() = default;
+
+Result<std::unique_ptr<storage::CacheFile>> FaultyFiles::Open(const std::string& path) {
+  MutexLock lock(disk_->mutex);
+  if (disk_->off) return Error::FromErrno(EIO, "open " + path);
+  disk_->files[path];
+  return std::make_unique<FaultyFile>(disk_, path);
+}
+
+Status FaultyFiles::Remove(const std::string& path) {
+  MutexLock lock(disk_->mutex);
+  disk_->files.erase(path);
+  return {};
+}
+
+Result<std::uint64_t> FaultyFiles::FreeBytes(const std::string&) {
+  MutexLock lock(disk_->mutex);
+  return disk_->free_bytes;
+}
+
+void FaultyFiles::PowerCut(std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  MutexLock lock(disk_->mutex);
+  disk_->off = true;
+  for (auto& [path, file] : disk_->files) Survive(file, random);
+}
+
+void FaultyFiles::PowerOn() {
+  MutexLock lock(disk_->mutex);
+  disk_->off = false;
+}
+
+void FaultyFiles::set_free_bytes(std::uint64_t bytes) {
+  MutexLock lock(disk_->mutex);
+  disk_->free_bytes = bytes;
+}
+
+void FaultyFiles::FailWrites(const std::string& suffix, int error) {
+  MutexLock lock(disk_->mutex);
+  disk_->write_errors[suffix] = error;
+}
+
+void FaultyFiles::FailSyncs(const std::string& suffix, int error) {
+  MutexLock lock(disk_->mutex);
+  disk_->sync_errors[suffix] = error;
+}
+
+int FaultyFiles::syncs(const std::string& suffix) const {
+  MutexLock lock(disk_->mutex);
+  int count = 0;
+  for (const auto& [path, n] : disk_->sync_count) {
+    if (path.ends_with(suffix)) count += n;
+  }
+  return count;
+}
+
+std::uint64_t FaultyFiles::AllocatedBytes() const {
+  MutexLock lock(disk_->mutex);
+  std::uint64_t blocks = 0;
+  for (const auto& [path, file] : disk_->files) blocks += file.seen.blocks.size();
+  return blocks * kBlock;
+}
+
+}  // namespace davit::test
