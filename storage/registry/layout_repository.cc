@@ -110,6 +110,7 @@ class LayoutRepository final : public Repository {
 
   Result<Document> GetManifest(const Context& ctx, const std::string& name) override {
     DAVIT_TRY(ctx.Check(Describe()));
+    if (!name.empty()) DAVIT_TRY(CheckName(name));
     DAVIT_TRY_ASSIGN(const oci::Index index, store_->ReadIndex());
     std::string digest = name, type;
     if (!IsDigest(name)) {
