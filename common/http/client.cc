@@ -15,6 +15,7 @@ namespace davit::http {
 namespace {
 
 constexpr std::size_t kMaxHeaders = 512;
+constexpr std::size_t kMaxHeaderBytes = 256U << 10;
 constexpr long kReceiveBuffer = 256L << 10;
 constexpr const char* kSystemCaDirectory = "/etc/ssl/certs";
 
@@ -47,10 +48,9 @@ Code CodeOf(CURLcode rc) {
     case CURLE_PEER_FAILED_VERIFICATION:
     case CURLE_SSL_CACERT_BADFILE:
     case CURLE_SSL_CERTPROBLEM:
+    case CURLE_SSL_CLIENTCERT:
     case CURLE_SSL_ISSUER_ERROR:
       return Code::kUnauthenticated;
-    case CURLE_OPERATION_TIMEDOUT:
-      return Code::kDeadlineExceeded;
     case CURLE_OUT_OF_MEMORY:
       return Code::kResourceExhausted;
     default:
@@ -85,12 +85,14 @@ class Transfer {
     const Status status = Drive(slot);
     // Removing an unfinished transfer closes its connection: nothing of it can leak into the next.
     curl_multi_remove_handle(slot.multi, slot.easy);
+    curl_easy_reset(slot.easy);  // it must not point to this object any longer
     if (!status.ok()) return status.error();
     return std::move(response_);
   }
 
  private:
   Status SetUp(CURL* easy);
+  Status SetHeaders(CURL* easy);
   void SetBody(CURL* easy);
   Status SetTls(CURL* easy);
   Status Drive(Slot& slot);
@@ -125,6 +127,8 @@ class Transfer {
   Response response_;
   CURL* easy_ = nullptr;
   bool announced_ = false;
+  std::size_t header_bytes_ = 0;
+  std::uint64_t uploaded_ = 0;
   Status callback_status_;
   TimePoint last_progress_ = std::chrono::steady_clock::now();
   std::unique_ptr<curl_slist, ListDeleter> header_list_;
@@ -134,6 +138,15 @@ class Transfer {
 
 bool Transfer::HeaderLine(std::string_view line) {
   Progress();
+  header_bytes_ += line.size();
+  if (header_bytes_ > kMaxHeaderBytes || response_.headers.items().size() >= kMaxHeaders) {
+    callback_status_ =
+        Error(Code::kResourceExhausted,
+              fmt::format("{} {}: the reply has more than {} headers or {} bytes of them",
+                          request_.method, Shown(request_.url), kMaxHeaders, kMaxHeaderBytes));
+    return false;
+  }
+  if (announced_) return true;  // a trailer: nobody has asked for one, nobody may trust one
   while (!line.empty() && (line.back() == '\r' || line.back() == '\n')) line.remove_suffix(1);
   if (line.starts_with("HTTP/")) {
     response_.headers = Headers();  // the answer after a 100 or a proxy's CONNECT
@@ -141,8 +154,7 @@ bool Transfer::HeaderLine(std::string_view line) {
   }
   if (line.empty()) return true;
   const std::size_t colon = line.find(':');
-  if (colon == std::string_view::npos || response_.headers.items().size() >= kMaxHeaders)
-    return true;
+  if (colon == std::string_view::npos) return true;
   std::string_view value = line.substr(colon + 1);
   while (!value.empty() && (value.front() == ' ' || value.front() == '\t')) value.remove_prefix(1);
   while (!value.empty() && (value.back() == ' ' || value.back() == '\t')) value.remove_suffix(1);
@@ -166,9 +178,21 @@ bool Transfer::Body(Bytes data) {
 }
 
 std::size_t Transfer::Upload(MutableBytes buffer) {
+  const std::uint64_t left = request_.upload->size - uploaded_;
+  if (left == 0) return 0;
+  buffer = buffer.first(static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), left)));
   auto n = request_.upload->read(buffer);
   Progress();
-  if (n.ok()) return *n;
+  if (n.ok() && (*n == 0 || *n > buffer.size())) {
+    // The server would wait for the promised bytes until the stall timeout.
+    n = Error(Code::kFailedPrecondition,
+              fmt::format("{} {}: the body to send ends after {} of {} bytes", request_.method,
+                          Shown(request_.url), uploaded_, request_.upload->size));
+  }
+  if (n.ok()) {
+    uploaded_ += *n;
+    return *n;
+  }
   callback_status_ = std::move(n).error();
   return CURL_READFUNC_ABORT;
 }
@@ -232,20 +256,42 @@ Status Transfer::SetUp(CURL* easy) {
   curl_easy_setopt(easy, CURLOPT_HEADERDATA, this);
   curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, OnBody);
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, this);
+  // A resolver that hangs must not hold up a caller that has been cancelled.
+  curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
   if (!request_.proxy.empty()) curl_easy_setopt(easy, CURLOPT_PROXY, request_.proxy.c_str());
-  if (!request_.unix_socket.empty())
+  if (!request_.unix_socket.empty()) {
     curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, request_.unix_socket.c_str());
-  SetBody(easy);
-  curl_slist* list = nullptr;
-  for (const auto& [name, value] : request_.headers.items()) {
-    // "Name;" is libcurl's way to send a header without a value.
-    list = curl_slist_append(list, (value.empty() ? name + ";" : name + ": " + value).c_str());
+    curl_easy_setopt(easy, CURLOPT_PROXY, "");  // not the environment's either
   }
-  list = curl_slist_append(list, "Expect:");
-  if (!request_.headers.Get("Content-Type")) list = curl_slist_append(list, "Content-Type:");
-  header_list_.reset(list);
-  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, list);
+  SetBody(easy);
+  DAVIT_TRY(SetHeaders(easy));
   return SetTls(easy);
+}
+
+Status Transfer::SetHeaders(CURL* easy) {
+  const auto add = [this](const std::string& line) {
+    curl_slist* list = curl_slist_append(header_list_.get(), line.c_str());
+    if (list == nullptr) return;
+    (void)header_list_.release();
+    header_list_.reset(list);
+  };
+  for (const auto& [name, value] : request_.headers.items()) {
+    // Values come from other servers too (tokens): none may add a header or a request of its own.
+    const auto control = [](char c) { return (c >= 0 && c < ' ' && c != '\t') || c == 127; };
+    if (name.empty() || std::any_of(name.begin(), name.end(), control) ||
+        name.find_first_of(": ;") != std::string::npos ||
+        std::any_of(value.begin(), value.end(), control)) {
+      return Error(Code::kInvalidArgument,
+                   fmt::format("{} {}: a header to send holds control characters", request_.method,
+                               Shown(request_.url)));
+    }
+    // "Name;" is libcurl's way to send a header without a value.
+    add(value.empty() ? name + ";" : name + ": " + value);
+  }
+  add("Expect:");
+  if (!request_.headers.Get("Content-Type")) add("Content-Type:");
+  curl_easy_setopt(easy, CURLOPT_HTTPHEADER, header_list_.get());
+  return {};
 }
 
 Result<int> Transfer::TimeLeft() const {
@@ -274,7 +320,9 @@ Status Transfer::Drive(Slot& slot) {
       if (message->msg == CURLMSG_DONE) return Finished(message->data.result);
     }
     DAVIT_TRY_ASSIGN(const int timeout, TimeLeft());
-    curl_multi_poll(slot.multi, nullptr, 0, timeout, nullptr);
+    if (const CURLMcode wait = curl_multi_poll(slot.multi, nullptr, 0, timeout, nullptr);
+        wait != CURLM_OK)
+      return Error(Code::kInternal, fmt::format("libcurl: {}", curl_multi_strerror(wait)));
   }
 }
 

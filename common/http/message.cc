@@ -118,6 +118,7 @@ std::string Url::ToString() const { return Origin() + path; }
 
 Result<Url> Url::Resolve(std::string_view location) const {
   if (location.size() > kMaxUrlBytes) return BadUrl(location, "it is too long");
+  if (location.find('\0') != std::string_view::npos) return BadUrl(location, "it holds a NUL byte");
   const CurlUrl base(curl_url());
   CURLUcode rc = curl_url_set(base.get(), CURLUPART_URL, ToString().c_str(), 0);
   if (rc == CURLUE_OK)

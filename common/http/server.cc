@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <httplib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -22,6 +23,13 @@ std::optional<std::string> ServerRequest::Query(std::string_view key) const {
 
 namespace {
 
+/// cpp-httplib's queue of 5 waiting connections is too short for a burst: a full queue of a unix
+/// socket refuses the next one.
+class DeepQueueServer final : public httplib::Server {
+ public:
+  void DeepenQueue() { ::listen(svr_sock_, 128); }
+};
+
 class HttplibServer final : public Server {
  public:
   HttplibServer(const Options& options, Handler handler)
@@ -39,8 +47,11 @@ class HttplibServer final : public Server {
     server_.set_payload_max_length(options_.max_body_bytes);
     // One request a connection: a kept connection would occupy one of few threads while idle.
     server_.set_keep_alive_max_count(1);
-    server_.set_read_timeout(30);
-    server_.set_write_timeout(30);
+    // Nothing can interrupt these waits, so they also bound how long the destructor takes: one
+    // second for a connection that has sent nothing, five for half a request or an unread reply.
+    server_.set_keep_alive_timeout(1);
+    server_.set_read_timeout(5);
+    server_.set_write_timeout(5);
     auto route = [this](const httplib::Request& request, httplib::Response& response) {
       Handle(request, response);
     };
@@ -51,6 +62,7 @@ class HttplibServer final : public Server {
         .Patch(".*", route)
         .Options(".*", route);
     DAVIT_TRY(options_.unix_socket.empty() ? BindTcp() : BindUnix());
+    server_.DeepenQueue();
     thread_ = std::thread([this] {
       SetThreadName("http-accept");
       server_.listen_after_bind();
@@ -106,6 +118,13 @@ class HttplibServer final : public Server {
     return {};
   }
 
+  static Response HandlerFailed(const std::string& path, const char* why) {
+    log::Error("request handler failed", {{"path", path}, {"error", why}});
+    return {500,
+            {{"Content-Type", "application/json"}},
+            R"({"code":"internal","message":"the request handler failed; see the log"})"};
+  }
+
   void Handle(const httplib::Request& in, httplib::Response& out) {
     ServerRequest request;
     request.method = in.method;
@@ -117,10 +136,9 @@ class HttplibServer final : public Server {
     try {
       response = handler_(request);
     } catch (const std::exception& error) {
-      log::Error("request handler failed", {{"path", request.path}, {"error", error.what()}});
-      response = {500,
-                  {{"Content-Type", "application/json"}},
-                  R"({"code":"internal","message":"the request handler failed; see the log"})"};
+      response = HandlerFailed(request.path, error.what());
+    } catch (...) {
+      response = HandlerFailed(request.path, "an exception of unknown type");
     }
     out.status = response.status;
     std::string type = "application/json";
@@ -136,7 +154,7 @@ class HttplibServer final : public Server {
 
   const Options options_;
   const Handler handler_;
-  httplib::Server server_;
+  DeepQueueServer server_;
   std::thread thread_;
   int port_ = 0;
 };

@@ -1,4 +1,6 @@
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <thread>
@@ -155,6 +157,7 @@ TEST(ServerTest, UnixSocketIsPrivateAndHandlersMayThrow) {
     auto server =
         Server::Start({.unix_socket = socket}, [](const ServerRequest& request) -> Response {
           if (request.path == "/throw") throw std::runtime_error("boom");
+          if (request.path == "/throw-int") throw 7;
           return {201,
                   {{"Content-Type", "text/plain"}},
                   request.method + " " + request.path + " " + request.Query("q").value_or("-") +
@@ -176,6 +179,8 @@ TEST(ServerTest, UnixSocketIsPrivateAndHandlersMayThrow) {
     EXPECT_EQ(reply->body, "PUT /a b 1 body");
     request.url = "http://localhost/throw";
     EXPECT_EQ(client->Do({}, request)->status, 500);
+    request.url = "http://localhost/throw-int";
+    EXPECT_EQ(client->Do({}, request)->status, 500);
   }
   ASSERT_TRUE(WriteFileAtomic(socket + "x", AsBytes("data")).ok());
   EXPECT_EQ(
@@ -188,6 +193,76 @@ TEST(ServerTest, UnixSocketIsPrivateAndHandlersMayThrow) {
                 .error()
                 .code(),
             Code::kInvalidArgument);
+}
+
+TEST_F(ClientTest, HeadersToSendCannotSmuggle) {
+  Request request;
+  request.url = "http://" + registry_->host() + "/v2/";
+  request.headers.Add("Authorization", "Bearer x\r\nX-Other: y");
+  EXPECT_EQ(client_->Do({}, request).error().code(), Code::kInvalidArgument);
+  EXPECT_EQ(registry_->counters().requests, 0U);
+}
+
+TEST_F(ClientTest, AnUploadThatEndsEarlyFailsAtOnce) {
+  Request request;
+  request.method = "PUT";
+  request.url = "http://" + registry_->host() + "/v2/r/manifests/t";
+  bool given = false;
+  request.upload = UploadBody{1000, [&](MutableBytes out) -> Result<std::size_t> {
+                                if (std::exchange(given, true)) return std::size_t{0};
+                                out[0] = std::byte{'x'};
+                                return std::size_t{1};
+                              }};
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_EQ(client_->Do({}, request).error().code(), Code::kFailedPrecondition);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, milliseconds(2000));
+}
+
+TEST_F(ClientTest, ASlowSinkIsNotAStall) {
+  Request request;
+  request.url = "http://" + registry_->host() + blob_;
+  request.stall_timeout = milliseconds(100);
+  std::size_t seen = 0;
+  const auto reply = client_->Stream(
+      {}, request, [](int, const Headers&) -> Status { return {}; },
+      [&](Bytes data) -> Status {
+        if (seen == 0) std::this_thread::sleep_for(milliseconds(250));
+        seen += data.size();
+        return {};
+      });
+  ASSERT_TRUE(reply.ok()) << reply.error().ToString();
+  EXPECT_EQ(seen, 1U << 20);
+}
+
+TEST(RawServer, FloodsOfHeadersAreRefused) {
+  auto server = Server::Start({.address = "127.0.0.1:0"}, [](const ServerRequest&) {
+    Response out{200, {}, "ok"};
+    for (int i = 0; i < 2000; ++i) out.headers.Add("X-" + std::to_string(i), "v");
+    return out;
+  });
+  ASSERT_TRUE(server.ok());
+  Request request;
+  request.url = "http://127.0.0.1:" + std::to_string((*server)->port()) + "/";
+  EXPECT_EQ(Client::Create({})->Do({}, request).error().code(), Code::kResourceExhausted);
+}
+
+TEST(ServerTest, IdleConnectionsDoNotHoldUpTheEnd) {
+  auto server = Server::Start({.address = "127.0.0.1:0"},
+                              [](const ServerRequest&) { return Response{200, {}, "ok"}; });
+  ASSERT_TRUE(server.ok());
+  const UniqueFd idle(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<std::uint16_t>((*server)->port()));
+  ASSERT_EQ(::connect(idle.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  Request request;
+  request.url = "http://127.0.0.1:" + std::to_string((*server)->port()) + "/";
+  auto client = Client::Create({});
+  EXPECT_EQ(client->Do({}, request)->status, 200);  // beside the idle connection
+  const auto start = std::chrono::steady_clock::now();
+  server->reset();
+  EXPECT_LT(std::chrono::steady_clock::now() - start, milliseconds(3000));
 }
 
 TEST(ServerTest, TcpPortAndBodyLimit) {
