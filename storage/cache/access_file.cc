@@ -20,26 +20,37 @@ struct AccessHeader {
 };
 constexpr std::array<char, 8> kMagic = {'D', 'V', 'T', 'A', 'C', 'C', 'E', 'S'};
 
+// Empty for a file that is damaged, or about another table than `identity` (if given).
+std::vector<std::uint32_t> ReadFor(const std::string& path, const Digest* identity) {
+  const Result<std::string> file = ReadFile(path);
+  if (!file.ok()) return {};
+  const Result<AccessHeader> header = LoadAt<AccessHeader>(AsBytes(*file), 0, "access file");
+  if (!header.ok() || header->magic != kMagic || header->version != 1 ||
+      (identity != nullptr && header->identity != *identity)) {
+    return {};
+  }
+  const Bytes entries = AsBytes(*file).subspan(sizeof(AccessHeader));
+  if (entries.size() != std::uint64_t{header->count} * 4 || Crc32c(entries) != header->crc)
+    return {};
+  std::vector<std::uint32_t> order(header->count);
+  std::memcpy(order.data(), entries.data(), entries.size());
+  return order;
+}
+
 }  // namespace
 
 void BlobCore::LoadAccessOrder(LoadedMap& loaded) {
-  const Result<std::string> file = ReadFile(directory_ + "/access");
-  if (!file.ok()) return;
-  const Result<AccessHeader> header = LoadAt<AccessHeader>(AsBytes(*file), 0, "access file");
-  if (!header.ok() || header->magic != kMagic || header->version != 1 ||
-      header->identity != loaded.identity) {
-    return;
-  }
-  const Bytes entries = AsBytes(*file).subspan(sizeof(AccessHeader));
-  if (entries.size() != std::uint64_t{header->count} * 4 || Crc32c(entries) != header->crc) return;
+  const std::vector<std::uint32_t> order = ReadFor(directory_ + "/access", &loaded.identity);
   MutexLock lock(mutex_);
-  for (std::uint32_t i = 0; i < header->count; ++i) {
-    std::uint32_t chunk;
-    std::memcpy(&chunk, entries.data() + i * 4UL, sizeof chunk);
+  for (const std::uint32_t chunk : order) {
     if (chunk < loaded.map->chunk_count() && loaded.touched.Set(chunk))
       access_order_.push_back(chunk);
   }
   access_saved_ = access_order_.size();
+}
+
+std::vector<std::uint32_t> ReadAccessFile(const std::string& path) {
+  return ReadFor(path, nullptr);
 }
 
 void BlobCore::SaveAccessOrder() {

@@ -148,7 +148,7 @@ void BlobCore::Pump() {
       LoadInBackground();
       return;
     }
-    if (env_.room_for_background && !env_.room_for_background()) {
+    if (!env_.RoomForBackground()) {
       ScheduleRetry();
       return;
     }

@@ -11,10 +11,15 @@
 #include "storage/cache/blob_core.h"
 #include "storage/cache/cache_dir.h"
 #include "storage/cache/cache_env.h"
+#include "storage/cache/evictor.h"
+#include "storage/cache/index_db.h"
 #include "storage/sched/wake.h"
 
 namespace davit::storage {
 namespace {
+
+// A full disk is not relieved a few bytes at a time.
+constexpr std::uint64_t kLeastRoom = 16U << 20;
 
 std::int64_t UnixNow(const Clock& clock) {
   return std::chrono::duration_cast<std::chrono::seconds>(clock.WallNow().time_since_epoch())
@@ -39,6 +44,7 @@ class BlobHandle final : public CachedBlob {
     return core_->Read(ctx, offset, out);
   }
   bool IsReady(ByteRange range) const override { return core_->IsReady(range); }
+  std::shared_ptr<void> PinReady(ByteRange range) override { return core_->PinReady(range); }
   int data_fd() const override { return core_->data().fd(); }
   const std::string& data_path() const override { return core_->data_path(); }
   BlobProgress progress() const override { return core_->progress(); }
@@ -76,6 +82,7 @@ class BlobCacheImpl final : public BlobCache {
     BlobProgress progress;  // when it was last open
     std::int64_t last_use = 0;
     std::uint64_t disk_bytes = 0;  // while it is not open
+    IndexDb::BlobRow saved;        // in the database
   };
   /// Ends with the cache; handles that outlive it find it gone.
   struct Alive {
@@ -88,10 +95,18 @@ class BlobCacheImpl final : public BlobCache {
   void Maintain(const std::stop_token& stop);
   void MaintainOnce();
   void CloseUnused();
+  void SaveIndex();
+  Status LoadEntries();
+  /// Whole blobs that nobody uses, least recently used first.
+  std::uint64_t EvictUnused(std::uint64_t bytes) DAVIT_REQUIRES(evict_mutex_);
+  std::uint64_t EvictBytes(std::uint64_t bytes) DAVIT_EXCLUDES(evict_mutex_);
+  Result<std::uint64_t> RemoveFiles(const BlobId& id) DAVIT_REQUIRES(mutex_);
+  void KeepWithinLimits();
 
   CacheEnv env_;
   const CacheDir dir_;
   const std::shared_ptr<Alive> alive_ = std::make_shared<Alive>();
+  Mutex evict_mutex_;  // one eviction at a time; before mutex_ and the blobs' mutexes
   mutable Mutex mutex_;
   std::map<BlobId, Entry> entries_ DAVIT_GUARDED_BY(mutex_);
   WakeUp wake_ DAVIT_GUARDED_BY(mutex_);
@@ -114,13 +129,55 @@ Status BlobCacheImpl::Start() {
     MutexLock lock(alive_->mutex);
     alive_->cache = this;
   }
-  DAVIT_TRY_ASSIGN(const std::vector<BlobId> ids, dir_.ListBlobs());
-  {
-    MutexLock lock(mutex_);
-    for (const BlobId& id : ids) entries_[id];
-  }
+  env_.make_room = [this](std::uint64_t bytes) {
+    return EvictBytes(std::max(bytes, kLeastRoom)) > 0;
+  };
+  DAVIT_TRY(LoadEntries());
   maintenance_ = std::jthread([this](const std::stop_token& stop) { Maintain(stop); });
   return {};
+}
+
+// The directory says which blobs there are; the database, what is known about them.
+Status BlobCacheImpl::LoadEntries() {
+  DAVIT_TRY_ASSIGN(env_.index, IndexDb::Open(dir_.path() + "/cache.db"));
+  DAVIT_TRY_ASSIGN(const std::vector<BlobId> ids, dir_.ListBlobs());
+  DAVIT_TRY_ASSIGN(const std::vector<IndexDb::BlobRow> rows, env_.index->Blobs());
+  MutexLock lock(mutex_);
+  for (const BlobId& id : ids) {
+    DAVIT_TRY_ASSIGN(const auto data, env_.files.Open(dir_.BlobPath(id) + "/data"));
+    DAVIT_TRY_ASSIGN(const std::uint64_t bytes, data->AllocatedBytes());
+    entries_[id].disk_bytes = bytes;
+    env_.bytes_on_disk.fetch_add(static_cast<std::int64_t>(bytes));
+  }
+  for (const IndexDb::BlobRow& row : rows) {
+    const auto found = entries_.find(row.id);
+    if (found == entries_.end()) {
+      DAVIT_TRY(env_.index->RemoveBlob(row.id));
+      continue;
+    }
+    found->second.progress = {row.bytes_ready, row.bytes_total, row.complete};
+    found->second.last_use = row.last_use;
+  }
+  return {};
+}
+
+void BlobCacheImpl::SaveIndex() {
+  std::vector<IndexDb::BlobRow> rows;
+  {
+    MutexLock lock(mutex_);
+    for (auto& [id, entry] : entries_) {
+      const BlobProgress progress =
+          entry.core && entry.core->loaded() != nullptr ? entry.core->progress() : entry.progress;
+      IndexDb::BlobRow row{id, progress.bytes_ready, progress.bytes_total, progress.complete,
+                           entry.last_use};
+      if (row == entry.saved) continue;
+      entry.saved = row;
+      rows.push_back(std::move(row));
+    }
+  }
+  if (const Status status = env_.index->SaveBlobs(rows); !status.ok()) {
+    log::Warn("the cache's statistics are not saved", {{"error", status.error()}});
+  }
 }
 
 BlobCacheImpl::~BlobCacheImpl() {
@@ -141,6 +198,7 @@ BlobCacheImpl::~BlobCacheImpl() {
     }
     core->SaveAccessOrder();
   }
+  if (env_.index) SaveIndex();
 }
 
 Result<std::shared_ptr<CachedBlob>> BlobCacheImpl::OpenBlob(const BlobSpec& spec) {
@@ -148,9 +206,11 @@ Result<std::shared_ptr<CachedBlob>> BlobCacheImpl::OpenBlob(const BlobSpec& spec
   if (!spec.source || !spec.load_map) {
     return Error(Code::kInvalidArgument, fmt::format("blob {}: no source", spec.id.value));
   }
+  // Outlives the lock: the end of a handle takes the lock.
+  std::shared_ptr<BlobHandle> handle;
   MutexLock lock(mutex_);
   Entry& entry = entries_[spec.id];
-  std::shared_ptr<BlobHandle> handle = entry.handle.lock();
+  handle = entry.handle.lock();
   if (entry.core && entry.core->size() != spec.uncompressed_size) {
     return Error(Code::kFailedPrecondition,
                  fmt::format("blob {} is in use with {} bytes, this image says {}", spec.id.value,
@@ -165,6 +225,7 @@ Result<std::shared_ptr<CachedBlob>> BlobCacheImpl::OpenBlob(const BlobSpec& spec
     entry.core->ReplaceSources(spec);
   } else {
     DAVIT_TRY_ASSIGN(entry.core, BlobCore::Open(env_, spec, dir_.BlobPath(spec.id)));
+    entry.core->AdoptAccounted(std::exchange(entry.disk_bytes, 0));
   }
   handle = std::make_shared<BlobHandle>(entry.core, [alive = alive_, id = spec.id] {
     MutexLock alive_lock(alive->mutex);
@@ -176,15 +237,14 @@ Result<std::shared_ptr<CachedBlob>> BlobCacheImpl::OpenBlob(const BlobSpec& spec
 }
 
 void BlobCacheImpl::OnRelease(const BlobId& id) {
-  const auto core = CoreOf(id);
   {
     MutexLock lock(mutex_);
     const auto found = entries_.find(id);
     // Somebody may have opened it again while the last handle went.
-    if (found == entries_.end() || found->second.handle.lock()) return;
+    if (found == entries_.end() || !found->second.handle.expired()) return;
     found->second.last_use = UnixNow(env_.clock);
+    if (found->second.core) found->second.core->CancelAll();
   }
-  if (core) core->CancelAll();
   env_.wake_maintenance();
 }
 
@@ -217,7 +277,71 @@ void BlobCacheImpl::StopBackground(const BlobId& id) {
   if (const auto core = CoreOf(id)) core->StopBackground();
 }
 
-Result<std::uint64_t> BlobCacheImpl::Evict(std::uint64_t) { return 0; }
+Result<std::uint64_t> BlobCacheImpl::Evict(std::uint64_t bytes) { return EvictBytes(bytes); }
+
+std::uint64_t BlobCacheImpl::EvictBytes(std::uint64_t bytes) {
+  MutexLock lock(evict_mutex_);
+  std::uint64_t freed = EvictUnused(bytes);
+  if (freed < bytes) freed += EvictLeastRecent(OpenCores(), bytes - freed);
+  return freed;
+}
+
+std::uint64_t BlobCacheImpl::EvictUnused(std::uint64_t bytes) {
+  std::uint64_t freed = 0;
+  while (freed < bytes) {
+    MutexLock lock(mutex_);
+    auto oldest = entries_.end();
+    for (auto it = entries_.begin(); it != entries_.end(); ++it) {
+      if (it->second.core || it->second.disk_bytes == 0) continue;
+      if (oldest == entries_.end() || it->second.last_use < oldest->second.last_use) oldest = it;
+    }
+    if (oldest == entries_.end()) break;
+    const BlobId id = oldest->first;
+    const Result<std::uint64_t> removed = RemoveFiles(id);
+    if (!removed.ok()) {
+      log::Warn("cannot remove a blob from the cache",
+                {{"blob", id.value}, {"error", removed.error()}});
+      break;
+    }
+    freed += *removed;
+    env_.counters.evicted_bytes.fetch_add(*removed);
+  }
+  return freed;
+}
+
+// The bits go before the data they speak of. The blob is not open.
+Result<std::uint64_t> BlobCacheImpl::RemoveFiles(const BlobId& id) {
+  const std::string path = dir_.BlobPath(id);
+  DAVIT_TRY(env_.files.Remove(path + "/ready"));
+  DAVIT_TRY(SyncDirectory(path));
+  DAVIT_TRY(env_.files.Remove(path + "/data"));
+  DAVIT_TRY(RemoveTree(path));
+  const std::uint64_t bytes = entries_[id].disk_bytes;
+  env_.bytes_on_disk.fetch_sub(static_cast<std::int64_t>(bytes));
+  entries_.erase(id);
+  if (const Status status = env_.index->RemoveBlob(id); !status.ok()) {
+    log::Warn("a removed blob stays in the index", {{"blob", id.value}, {"error", status.error()}});
+  }
+  return bytes;
+}
+
+void BlobCacheImpl::KeepWithinLimits() {
+  const Options& options = env_.options;
+  std::uint64_t wanted = 0;
+  if (env_.OverBudget()) {
+    const double low = static_cast<double>(options.budget_bytes) * options.low_watermark;
+    wanted = static_cast<std::uint64_t>(static_cast<double>(env_.bytes_on_disk.load()) - low);
+  }
+  if (const auto free = env_.files.FreeBytes(dir_.path()); free.ok()) {
+    // Some distance, so that background work does not start and stop at the limit.
+    env_.disk_is_short = *free < options.reserve_free_bytes + options.reserve_free_bytes / 8;
+    if (*free < options.reserve_free_bytes)
+      wanted = std::max(wanted, options.reserve_free_bytes - *free);
+  }
+  if (wanted == 0) return;
+  const std::uint64_t freed = EvictBytes(wanted);
+  log::Info("evicted cached data", {{"bytes", freed}, {"wanted", wanted}});
+}
 
 Status BlobCacheImpl::Remove(const BlobId& id) {
   MutexLock lock(mutex_);
@@ -225,18 +349,13 @@ Status BlobCacheImpl::Remove(const BlobId& id) {
   if (found == entries_.end())
     return Error(Code::kNotFound, "no blob " + id.value + " in the cache");
   Entry& entry = found->second;
-  if (entry.handle.lock() || (entry.core && !entry.core->idle())) {
+  if (!entry.handle.expired() || (entry.core && !entry.core->idle())) {
     return Error(Code::kFailedPrecondition, "blob " + id.value + " is in use")
         .WithHint("unmount its images first");
   }
-  if (entry.core) entry.core->Unaccount();
-  // The bits go before the data they speak of.
-  const std::string path = dir_.BlobPath(id);
-  DAVIT_TRY(env_.files.Remove(path + "/ready"));
-  DAVIT_TRY(SyncDirectory(path));
-  DAVIT_TRY(env_.files.Remove(path + "/data"));
-  DAVIT_TRY(RemoveTree(path));
-  entries_.erase(found);
+  if (entry.core) entry.disk_bytes = entry.core->accounted_bytes();
+  entry.core.reset();
+  DAVIT_TRY(RemoveFiles(BlobId(id)));
   return {};
 }
 
@@ -271,8 +390,14 @@ BlobCache::Stats BlobCacheImpl::stats() const {
 }
 
 Result<std::vector<std::uint32_t>> BlobCacheImpl::AccessOrder(const BlobId& id) const {
-  if (const auto core = CoreOf(id)) return core->AccessOrder();
-  return Error(Code::kNotFound, "blob " + id.value + " is not open");
+  const auto core = CoreOf(id);
+  if (core && core->loaded() != nullptr) return core->AccessOrder();
+  {
+    MutexLock lock(mutex_);
+    if (!entries_.contains(id))
+      return Error(Code::kNotFound, "no blob " + id.value + " in the cache");
+  }
+  return ReadAccessFile(dir_.BlobPath(id) + "/access");
 }
 
 Status BlobCacheImpl::Flush() {
@@ -286,12 +411,18 @@ Status BlobCacheImpl::Flush() {
 }
 
 void BlobCacheImpl::CloseUnused() {
+  for (const auto& core : OpenCores()) {
+    if (core->idle()) core->SaveAccessOrder();
+  }
   std::vector<std::shared_ptr<BlobCore>> closed;  // destroyed outside of the lock
   MutexLock lock(mutex_);
   for (auto& [id, entry] : entries_) {
-    if (!entry.core || entry.handle.lock() || !entry.core->idle() || entry.core.use_count() > 1)
+    if (!entry.core || !entry.handle.expired() || !entry.core->idle() ||
+        entry.core.use_count() > 1) {
       continue;
-    entry.progress = entry.core->progress();
+    }
+    if (entry.core->loaded() != nullptr) entry.progress = entry.core->progress();
+    entry.disk_bytes = entry.core->accounted_bytes();
     closed.push_back(std::move(entry.core));
   }
 }
@@ -307,6 +438,8 @@ void BlobCacheImpl::MaintainOnce() {
     for (auto& done : core->TakeCompletions()) completions.push_back(std::move(done));
   }
   CloseUnused();
+  KeepWithinLimits();
+  SaveIndex();
   if (env_.buffers.in_use() == 0) {
     env_.buffers.Trim();
     env_.scratch.Trim();

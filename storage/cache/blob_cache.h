@@ -52,13 +52,16 @@ class CachedBlob {
   virtual Result<std::size_t> Read(const Context& ctx, std::uint64_t offset, MutableBytes out) = 0;
   /// True when the range can be read now without waiting; one load per chunk, no lock.
   virtual bool IsReady(ByteRange range) const = 0;
-  /// The data file, for readers that have made sure of the range (splice, loop devices).
+  /// While the result lives, nothing of this blob is evicted. Nothing when the range is not ready.
+  virtual std::shared_ptr<void> PinReady(ByteRange /*range*/) { return nullptr; }
+  /// The data file. Ready ranges of it may be read (splice, loop devices) only while a pin of
+  /// PinReady() that covers them is held: without one, eviction punches holes that read as zeros.
   virtual int data_fd() const = 0;
   virtual const std::string& data_path() const = 0;
   virtual BlobProgress progress() const = 0;
 };
 
-/// Thread-safe; one per cache directory.
+/// Thread-safe; one per cache directory. Blobs in use must be released before it is destroyed.
 class BlobCache {
  public:
   struct Options {

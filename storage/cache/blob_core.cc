@@ -167,6 +167,15 @@ bool BlobCore::IsReady(ByteRange range) const {
   return span.first >= span.last || loaded->ready.AllSet(span.first, span.last);
 }
 
+std::shared_ptr<void> BlobCore::PinReady(ByteRange range) {
+  // The same order as a reader's guard: announce, then test. The evictor clears, then looks.
+  pins_.fetch_add(1);
+  std::shared_ptr<void> pin(nullptr,
+                            [self = shared_from_this()](void*) { self->pins_.fetch_sub(1); });
+  if (!IsReady(range)) return nullptr;
+  return pin;
+}
+
 BlobProgress BlobCore::progress() const {
   const LoadedMap* loaded = loaded_.load();
   BlobProgress out{.bytes_ready = ready_bytes_.load(),

@@ -28,6 +28,9 @@ namespace davit::storage {
 /// Chunks of one eviction group share a time of last use.
 inline constexpr std::uint32_t kGroupShift = 4;
 
+/// What a chunk takes on disk: files grow by blocks.
+inline std::uint64_t DiskSize(std::uint32_t bytes) { return AlignUp(bytes, 4096); }
+
 /// Chunks [first, last).
 struct ChunkSpan {
   std::uint32_t first = 0;
@@ -80,6 +83,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   ReadEpoch& epoch() { return epoch_; }
   std::vector<std::uint32_t> AccessOrder() const;
   CacheEnv& env() const { return env_; }
+  std::shared_ptr<void> PinReady(ByteRange range);
 
   // Sources (blob_flights.cc): the first is asked; the others when it refuses.
   void AddSource(const std::shared_ptr<BlobSource>& source);
@@ -113,6 +117,8 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   void SaveAccessOrder();
   std::uint64_t accounted_bytes() const { return accounted_.load(); }
   void Unaccount();
+  /// What the blob had on disk while it was not open; counted already.
+  void AdoptAccounted(std::uint64_t bytes) { accounted_ = bytes; }
 
  private:
   struct Wanted {
@@ -165,10 +171,16 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
       DAVIT_REQUIRES(mutex_);
   void LoadInBackground() DAVIT_REQUIRES(mutex_);
   void ScheduleRetry() DAVIT_REQUIRES(mutex_);
-  void DropUnsynced(LoadedMap& loaded, std::span<const std::uint32_t> chunks);
   std::vector<std::uint32_t> ClaimForEviction(LoadedMap& loaded,
                                               std::span<const std::uint32_t> groups,
                                               const FlightPtr& claim);
+  void ReleaseEvicted(const Flight& claim);
+  /// Takes the bits away from memory; the bytes they stood for on disk.
+  std::uint64_t ClearReady(LoadedMap& loaded, std::span<const std::uint32_t> chunks);
+  Result<std::uint64_t> EvictChunks(LoadedMap& loaded, std::span<const std::uint32_t> chunks)
+      DAVIT_REQUIRES(durable_mutex_);
+  Status PunchChunks(const LoadedMap& loaded, std::span<const std::uint32_t> chunks);
+  void IndexDigests(const LoadedMap& loaded, std::span<const std::uint32_t> chunks, bool add);
 
   CacheEnv& env_;
   const BlobId id_;
@@ -183,6 +195,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   std::unique_ptr<LoadedMap> loaded_owner_ DAVIT_GUARDED_BY(load_mutex_);
   std::atomic<LoadedMap*> loaded_{nullptr};
   ReadEpoch epoch_;
+  std::atomic<int> pins_{0};
   std::atomic<std::uint64_t> ready_bytes_{0};
   std::atomic<std::uint32_t> ready_chunks_{0};
   std::atomic<std::uint64_t> accounted_{0};
@@ -201,6 +214,9 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   Mutex durable_mutex_;
   std::unique_ptr<ReadyFile> ready_file_ DAVIT_GUARDED_BY(durable_mutex_);
 };
+
+/// The order of first reads of a blob that is not open; empty when none is known.
+std::vector<std::uint32_t> ReadAccessFile(const std::string& path);
 
 /// Carries a flight out on the calling thread (fetcher.cc).
 void RunFlight(const FlightPtr& flight);

@@ -218,16 +218,22 @@ void BlobCore::Publish(Flight& flight, std::span<const std::uint32_t> units) {
   LoadedMap& loaded = *loaded_.load();
   std::vector<std::uint32_t> fresh;
   std::uint64_t bytes = 0;
+  std::uint64_t disk_bytes = 0;
+  const std::uint32_t now = env_.tick.load(std::memory_order_relaxed);
   for (const std::uint32_t unit : units) {
     const auto [first, last] = loaded.map->ChunksOfUnit(unit);
     for (std::uint32_t chunk = first; chunk < last; ++chunk) {
+      // Before the bit: an evictor that sees the bit sees a new group.
+      loaded.stamps[chunk >> kGroupShift].store(now, std::memory_order_relaxed);
       if (!loaded.ready.Set(chunk)) continue;
       fresh.push_back(chunk);
-      bytes += loaded.map->ChunkAt(chunk).size;
+      const std::uint32_t size = loaded.map->ChunkAt(chunk).size;
+      bytes += size;
+      disk_bytes += DiskSize(size);
     }
   }
   ready_bytes_.fetch_add(bytes);
-  Account(static_cast<std::int64_t>(bytes));
+  Account(static_cast<std::int64_t>(disk_bytes));
   const auto count = static_cast<std::uint32_t>(fresh.size());
   const bool complete =
       count != 0 && ready_chunks_.fetch_add(count) + count == loaded.map->chunk_count();
@@ -240,7 +246,7 @@ void BlobCore::Publish(Flight& flight, std::span<const std::uint32_t> units) {
     }
     if (flight.waiters > 0) flight.changed.NotifyAll();
   }
-  if (complete) env_.wake_maintenance();
+  if (complete || env_.OverBudget()) env_.wake_maintenance();
 }
 
 void BlobCore::Fail(Flight& flight, std::span<const std::uint32_t> units, const Error& error) {

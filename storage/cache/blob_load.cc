@@ -94,18 +94,20 @@ Status BlobCore::RecoverReady(LoadedMap& loaded) {
   DAVIT_TRY_ASSIGN(const std::uint64_t size, data_->Size());
   if (!known || size != size_) {
     DAVIT_TRY(ResetFiles(&subject));
+    Unaccount();
     return {};
   }
   if (env_.options.verify_on_start) DAVIT_TRY(VerifyStored(loaded));
-  std::uint64_t bytes = 0;
+  std::uint64_t disk_bytes = 0;
   for (std::uint32_t i = 0; i < subject.chunk_count; ++i) {
     if (!ready_file_->IsDurable(i)) continue;
     loaded.ready.Set(i);
     ready_chunks_.fetch_add(1);
-    bytes += loaded.map->ChunkAt(i).size;
+    const std::uint32_t chunk_size = loaded.map->ChunkAt(i).size;
+    ready_bytes_.fetch_add(chunk_size);
+    disk_bytes += DiskSize(chunk_size);
   }
-  ready_bytes_ = bytes;
-  Account(static_cast<std::int64_t>(bytes) - static_cast<std::int64_t>(accounted_.load()));
+  Account(static_cast<std::int64_t>(disk_bytes) - static_cast<std::int64_t>(accounted_.load()));
   return {};
 }
 

@@ -9,10 +9,9 @@
 #include "storage/cache/blob_cache.h"
 #include "storage/cache/buffer_pool.h"
 #include "storage/cache/fetch_pool.h"
+#include "storage/cache/index_db.h"
 
 namespace davit::storage {
-
-class DigestIndex;
 
 struct CacheCounters {
   std::atomic<std::uint64_t> hits{0}, misses{0}, fetched_bytes{0}, deduplicated_bytes{0},
@@ -37,7 +36,7 @@ struct CacheEnv {
   BufferPool scratch{16U << 20};  // decoded bytes; a larger unit has it for itself
   FetchPool fetch;
   std::unique_ptr<ThreadPool> decode;
-  std::shared_ptr<DigestIndex> digests;  // may be null: no re-use between blobs
+  std::unique_ptr<IndexDb> index;
   /// Bytes in data files, as far as known; drives the budget.
   std::atomic<std::int64_t> bytes_on_disk{0};
   std::atomic<std::uint32_t> tick{1};  // coarse time of accesses, for eviction
@@ -45,8 +44,23 @@ struct CacheEnv {
   std::function<void()> wake_maintenance;
   /// Tries to free disk space for a write that failed; true when it is worth another try.
   std::function<bool(std::uint64_t bytes)> make_room;
-  /// False when background work would only push out what others read.
-  std::function<bool()> room_for_background;
+  /// The file system is short of space (maintenance looks).
+  std::atomic<bool> disk_is_short{false};
+
+  bool OverBudget() const {
+    return options.budget_bytes != 0 &&
+           static_cast<double>(bytes_on_disk.load()) >
+               static_cast<double>(options.budget_bytes) * options.high_watermark;
+  }
+  /// False when background work would only push out what readers want: it must never be the
+  /// reason for an eviction.
+  bool RoomForBackground() const {
+    if (disk_is_short.load()) return false;
+    return options.budget_bytes == 0 ||
+           static_cast<double>(bytes_on_disk.load()) +
+                   static_cast<double>(options.max_request_bytes) <
+               static_cast<double>(options.budget_bytes) * options.low_watermark;
+  }
 };
 
 }  // namespace davit::storage

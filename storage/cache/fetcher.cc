@@ -5,6 +5,7 @@
 
 #include "storage/cache/blob_core.h"
 #include "storage/cache/decoder.h"
+#include "storage/cache/reuse.h"
 
 namespace davit::storage {
 namespace {
@@ -162,7 +163,7 @@ void RunFlight(const FlightPtr& flight) {
   for (std::uint32_t i = 0; i < flight->claimed.size(); ++i) {
     if (flight->claimed[i]) units.push_back(flight->first + i);
   }
-  Transfer transfer(flight, std::move(units));
+  Transfer transfer(flight, CopyFromOtherBlobs(*flight, std::move(units)));
   Status status;
   for (const std::shared_ptr<BlobSource>& source : core.sources()) {
     status = transfer.Run(*source);
