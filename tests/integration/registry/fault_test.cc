@@ -1,5 +1,9 @@
 // Registries that lie, stumble and limit; tokens that end; mirrors that fail.
 
+#include <atomic>
+#include <thread>
+#include <vector>
+
 #include "common/base/fd.h"
 #include "tests/integration/registry/registry_fixture.h"
 #include "tests/support/fake_registry/fake_registry.h"
@@ -217,6 +221,46 @@ TEST_F(FaultTest, ATokenThatEndsInMidReadIsRenewed) {
   }
   EXPECT_TRUE(got == layer_);
   EXPECT_EQ(CountRequests("/token"), 2);
+}
+
+TEST_F(FaultTest, ATokenRefusedWhileAWholeBlobResumesIsRenewed) {
+  Start({.auth = Auth::kBearer});
+  Client client({}, Login("davit", "secret"));
+  fake_->SetFault({.kind = Kind::kReset, .path = "/blobs/", .skip = 1, .offset = 100'000});
+  fake_->SetFault({.kind = Kind::kExpiredToken, .path = "/blobs/", .skip = 1});
+  const auto got = Whole(*Open(client));
+  DAVIT_OK(got);
+  EXPECT_TRUE(*got == layer_);
+}
+
+TEST_F(FaultTest, ManyReadersAskForOneToken) {
+  Start({.auth = Auth::kBearer, .latency_ms = 20});
+  Client client({}, Login("davit", "secret"));
+  const auto repository = Open(client);
+  const auto source = repository->OpenBlob(blob_);
+  std::atomic<int> failed{0};
+  std::vector<std::jthread> readers;
+  for (int i = 0; i < 16; ++i) {
+    readers.emplace_back([&, i] {
+      storage::SourceRead how;
+      const ByteRange range{static_cast<std::uint64_t>(i) * 1000, 1000};
+      const auto got = ReadAll(*source, range, how);
+      if (!got.ok() || *got != layer_.substr(range.offset, range.length)) ++failed;
+    });
+  }
+  readers.clear();
+  EXPECT_EQ(failed, 0);
+  EXPECT_EQ(CountRequests("/token"), 1);
+}
+
+TEST_F(FaultTest, TokensOfOneUserAreNotForAnother) {
+  Start({.auth = Auth::kBearer});
+  Client client({}, Login("davit", "secret"));
+  storage::SourceRead how;
+  DAVIT_OK(ReadAll(*Open(client)->OpenBlob(blob_), {0, 10}, how));
+  const auto reference = registry::Reference::Parse(fake_->host() + "/app:v1").value();
+  const auto other = client.registries->Open(reference, Login("mallory", "guess")).value();
+  EXPECT_EQ(ReadAll(*other->OpenBlob(blob_), {0, 10}, how).error().code(), Code::kUnauthenticated);
 }
 
 TEST_F(FaultTest, WrongPasswordsAreSaidOnce) {

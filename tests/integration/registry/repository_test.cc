@@ -1,8 +1,12 @@
 // One suite over every place that can hold images: layout, fake, docker-registry, zot.
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <thread>
 
 #include "common/base/fd.h"
 #include "tests/integration/registry/registry_fixture.h"
@@ -266,6 +270,73 @@ TEST_P(RepositoryTest, WhatIsMissingIsNotFoundByName) {
   EXPECT_EQ(blob.error().code(), Code::kNotFound);
   EXPECT_EQ(repository->GetManifest(ctx_, "../../etc/passwd").error().code(),
             Code::kInvalidArgument);
+}
+
+TEST(RegistryTls, UnknownAuthoritiesAreRefused) {
+  const TempDir dir = *TempDir::Create("davit-registry-test-");
+  RegistryProcess::Options wanted;
+  wanted.tls = TestCertificates::Create(dir.path()).value();
+  auto started = RegistryProcess::StartDockerRegistry(wanted);
+  if (!started.ok() && started.error().code() == Code::kNotFound)
+    GTEST_SKIP() << started.error().ToString();
+  DAVIT_OK(started);
+  const auto get = [&](registry::RegistryOptions options, bool plain) {
+    Client client(options, nullptr, plain);
+    return client.Open((*started)->host() + "/app:v1")->GetManifest({}, "v1").error().code();
+  };
+  EXPECT_EQ(get({}, false), Code::kUnauthenticated);
+  registry::RegistryOptions skip;
+  skip.tls.skip_verify = true;
+  EXPECT_EQ(get(skip, false), Code::kNotFound);
+  // Plain http is spoken only when asked for, and does not get through here.
+  EXPECT_NE(get({}, true), Code::kNotFound);
+}
+
+TEST(LayoutRepository, HostileLayoutsAreRefused) {
+  const TempDir dir = *TempDir::Create("davit-layout-test-");
+  const std::string path = dir.path() + "/layout";
+  Client client;
+  const auto repository = client.Open("oci:" + path + ":v1");
+  EXPECT_EQ(repository->GetManifest({}, "v1").error().code(), Code::kNotFound);
+  DAVIT_OK(
+      repository->PushManifest({}, "v1", oci::kIndex, R"({"schemaVersion":2,"manifests":[]})"));
+  DAVIT_OK(repository->GetManifest({}, "v1"));
+  const std::string digest = repository->Resolve({}, "v1")->digest;
+  const std::string blob = path + "/blobs/sha256/" + digest.substr(7);
+  // Damaged, a link to elsewhere, a fifo: never followed, never believed, never hung on.
+  DAVIT_OK(WriteFileAtomic(blob, AsBytes(R"({"schemaVersion":2,"manifests":[ ]})")));
+  EXPECT_EQ(repository->GetManifest({}, "v1").error().code(), Code::kDataLoss);
+  ASSERT_EQ(unlink(blob.c_str()), 0);
+  ASSERT_EQ(symlink("/etc/passwd", blob.c_str()), 0);
+  EXPECT_FALSE(repository->GetManifest({}, "v1").ok());
+  ASSERT_EQ(unlink(blob.c_str()), 0);
+  ASSERT_EQ(mkfifo(blob.c_str(), 0600), 0);
+  EXPECT_FALSE(repository->GetManifest({}, "v1").ok());
+  for (const char* text :
+       {"{", R"({"schemaVersion":2,"manifests":[{"mediaType":"a/b","digest":"sha256:../../x",)"
+             R"("size":1,"annotations":{"org.opencontainers.image.ref.name":"v1"}}]})"}) {
+    DAVIT_OK(WriteFileAtomic(path + "/index.json", AsBytes(text)));
+    EXPECT_EQ(repository->GetManifest({}, "v1").error().code(), Code::kInvalidArgument);
+  }
+  DAVIT_OK(WriteFileAtomic(path + "/oci-layout", AsBytes(R"({"imageLayoutVersion":"2.0"})")));
+  EXPECT_EQ(repository->GetManifest({}, "v1").error().code(), Code::kUnsupported);
+}
+
+TEST(LayoutRepository, WritersAtTheSameTimeLoseNothing) {
+  const TempDir dir = *TempDir::Create("davit-layout-test-");
+  Client client;
+  std::vector<std::jthread> writers;
+  for (int i = 0; i < 12; ++i) {
+    writers.emplace_back([&, i] {
+      const auto repository = client.Open("oci:" + dir.path() + "/layout");
+      EXPECT_TRUE(repository
+                      ->PushManifest({}, "v" + std::to_string(i), oci::kIndex,
+                                     R"({"schemaVersion":2,"manifests":[]})")
+                      .ok());
+    });
+  }
+  writers.clear();
+  EXPECT_EQ(client.Open("oci:" + dir.path() + "/layout")->ListTags({}).value().size(), 12U);
 }
 
 std::string PlaceName(const ::testing::TestParamInfo<Place>& place) {
