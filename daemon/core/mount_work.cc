@@ -1,0 +1,298 @@
+// What runs on the pools: mounting, waiting for content, unmounting, upkeep.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "common/base/log.h"
+#include "daemon/core/mount_service.h"
+
+namespace davit::daemon {
+namespace {
+
+std::int64_t UnixSeconds(Clock& clock) {
+  return std::chrono::duration_cast<std::chrono::seconds>(clock.WallNow().time_since_epoch())
+      .count();
+}
+
+std::uint64_t Milliseconds(Duration duration) {
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
+}
+
+}  // namespace
+
+Status MountService::Start(const EntryPtr& entry) {
+  Status submitted = mount_pool_.Submit([this, entry] { RunMount(entry); });
+  if (!submitted) Fail(entry, submitted.error());
+  return submitted;
+}
+
+void MountService::RunMount(const EntryPtr& entry) {
+  const log::Scope scope({{"mount", entry->request.id}, {"image", entry->request.source}});
+  Context ctx;
+  ctx.stop = entry->stop.get_token();
+  ctx = ctx.WithTimeout(options_.timeout);
+  Status status = ctx.Check("mount");
+  if (status) status = MountNow(ctx, entry);
+  {
+    const MutexLock lock(mutex_);
+    to_restore_.erase(entry->request.id);
+  }
+  if (!status) return Fail(entry, std::move(status).error());
+  parts_.events.Add("mounted", entry->request.id,
+                    fmt::format("{} at {}", entry->request.source, entry->request.mountpoint));
+  log::Info("mounted", {{"mountpoint", entry->request.mountpoint},
+                        {"digest", entry->image->manifest_digest()}});
+  AfterMounted(entry);
+}
+
+// While an entry is busy, only the operation on it writes its fields; the lock is for readers.
+Status MountService::MountNow(const Context& ctx, const EntryPtr& entry) {
+  const TimePoint began = parts_.clock.Now();
+  const api::MountRequest& request = entry->request;
+  DAVIT_TRY_ASSIGN(std::shared_ptr<Image> image,
+                   parts_.images.Open(ctx, {.source = request.source,
+                                            .platform = request.platform,
+                                            .plain_http = request.plain_http,
+                                            .pinned_digest = entry->pinned_digest,
+                                            .credentials = entry->credentials}));
+  DAVIT_TRY(parts_.prepare(request.mountpoint, entry->restored));
+  // Before the mount: after a crash in between it is mounted again, and found by its id.
+  DAVIT_TRY(parts_.store.Save({.request = request,
+                               .manifest_digest = image->manifest_digest(),
+                               .platform = image->platform()}));
+  rafs::FuseOptions fuse = options_.fuse;
+  fuse.mountpoint = request.mountpoint;
+  DAVIT_TRY_ASSIGN(std::unique_ptr<rafs::FuseSession> session,
+                   parts_.mounter(image->filesystem(), fuse));
+  const MutexLock lock(mutex_);
+  entry->pinned_digest = image->manifest_digest();
+  entry->info.manifest_digest = image->manifest_digest();
+  entry->info.platform = image->platform();
+  entry->info.mounted_at_unix = UnixSeconds(parts_.clock);
+  entry->info.mount_ms = Milliseconds(parts_.clock.Now() - began);
+  entry->image = std::move(image);
+  entry->session = std::move(session);
+  entry->reached = api::Ready::kMounted;
+  return {};
+}
+
+// The file system is there; now to what else was asked for. Calls Reached() at once or later.
+void MountService::AfterMounted(const EntryPtr& entry) {
+  std::shared_ptr<Image> image;
+  api::Ready ready{};
+  bool fill = false;
+  {
+    const MutexLock lock(mutex_);
+    image = entry->image;
+    ready = entry->request.ready;
+    fill = (entry->request.fill && options_.fill) || ready == api::Ready::kComplete;
+    entry->only_filling = ready == api::Ready::kComplete;
+  }
+  if (ready == api::Ready::kMounted) Reached(entry, ready);
+  if (ready == api::Ready::kPrefetched) {
+    const Status submitted = ready_pool_.Submit([this, entry] { RunReady(entry); });
+    if (!submitted) Fail(entry, submitted.error());
+  }
+  if (!fill) return;
+  const Status filling =
+      image->Fill([weak = weak_from_this(), weak_entry = std::weak_ptr<Entry>(entry)] {
+        const auto self = weak.lock();
+        const auto filled = weak_entry.lock();
+        if (self == nullptr || filled == nullptr) return;
+        self->parts_.events.Add("complete", filled->request.id, "the whole image is local");
+        self->Reached(filled, api::Ready::kComplete);
+      });
+  if (filling) return;
+  log::Warn("cannot fetch the rest of the image", {{"error", filling.error()}});
+  if (ready == api::Ready::kComplete) Fail(entry, filling.error());
+}
+
+void MountService::RunReady(const EntryPtr& entry) {
+  const log::Scope scope({{"mount", entry->request.id}, {"image", entry->request.source}});
+  Context ctx;
+  ctx.stop = entry->stop.get_token();
+  std::shared_ptr<Image> image;
+  {
+    const MutexLock lock(mutex_);
+    image = entry->image;
+  }
+  Status status = image->FetchListed(ctx);
+  if (!status) return Fail(entry, std::move(status).error());
+  Reached(entry, api::Ready::kPrefetched);
+}
+
+void MountService::Reached(const EntryPtr& entry, api::Ready ready) {
+  const MutexLock lock(mutex_);
+  entry->reached = std::max(entry->reached, ready);
+  if (entry->busy != Busy::kMounting || entry->reached < entry->request.ready) return;
+  entry->busy = Busy::kNo;
+  entry->only_filling = false;
+  entry->error.reset();
+  entry->restored = false;
+  entry->info.state = "mounted";
+  entry->info.error.clear();
+  entry->info.error_code.clear();
+  entry->changed_at = parts_.clock.Now();
+  changed_.NotifyAll();
+}
+
+// The operation's end without a mount: nothing of it stays but the reason, and the record when it
+// was there before.
+void MountService::Fail(const EntryPtr& entry, Error error) {
+  bool keep_record = false;
+  {
+    const MutexLock lock(mutex_);
+    if (entry->busy != Busy::kMounting) return;
+    keep_record = entry->restored || (draining_ && entry->session != nullptr);
+  }
+  const Status ended = EndSession(entry, true);
+  if (!ended) log::Warn("cannot unmount after a failure", {{"error", ended.error()}});
+  if (!keep_record) {
+    const Status removed = parts_.store.Remove(entry->request.id);
+    if (!removed) log::Warn("cannot forget a mount", {{"error", removed.error()}});
+  }
+  log::Error("mount failed", {{"error", error}});
+  parts_.events.Add("error", entry->request.id, error.ToString());
+  const MutexLock lock(mutex_);
+  entry->busy = Busy::kNo;
+  entry->only_filling = false;
+  entry->stop = std::stop_source();
+  entry->info.state = "failed";
+  entry->info.error = error.ToString();
+  entry->info.error_code = CodeName(error.code());
+  entry->changed_at = parts_.clock.Now();
+  entry->retry_after = entry->retry_after.count() == 0
+                           ? options_.retry_min
+                           : std::min(entry->retry_after * 2, options_.retry_max);
+  entry->error = std::move(error);
+  changed_.NotifyAll();
+}
+
+Status MountService::StartUnmount(const EntryPtr& entry, bool force) {
+  return mount_pool_.Submit([this, entry, force] { RunUnmount(entry, force); });
+}
+
+void MountService::RunUnmount(const EntryPtr& entry, bool force) {
+  const std::string& id = entry->request.id;
+  const log::Scope scope({{"mount", id}});
+  Status status = EndSession(entry, force);
+  if (status) status = parts_.store.Remove(id);
+  std::set<std::string> needed;
+  {
+    const MutexLock lock(mutex_);
+    entry->busy = Busy::kNo;
+    entry->only_filling = false;
+    entry->stop = std::stop_source();
+    if (!status) {
+      entry->info.state = entry->session != nullptr ? "mounted" : "failed";
+      entry->info.error = status.error().ToString();
+      entry->info.error_code = CodeName(status.error().code());
+      entry->error = status.error();
+    } else if (const auto it = entries_.find(id); it != entries_.end() && it->second == entry) {
+      entries_.erase(it);
+    }
+    to_restore_.erase(id);
+    for (const auto& [other, kept] : entries_) needed.insert(kept->pinned_digest);
+    changed_.NotifyAll();
+  }
+  if (!status) {
+    log::Warn("cannot unmount", {{"error", status.error()}});
+    return;
+  }
+  log::Info("unmounted", {{"mountpoint", entry->request.mountpoint}});
+  parts_.events.Add("unmounted", id, entry->request.mountpoint);
+  needed.erase("");
+  parts_.images.Prune(needed);
+}
+
+// Unmounts and gives the image back. Success when there is no session.
+Status MountService::EndSession(const EntryPtr& entry, bool lazy) {
+  std::shared_ptr<rafs::FuseSession> session;
+  std::shared_ptr<Image> image;
+  {
+    const MutexLock lock(mutex_);
+    session = entry->session;
+  }
+  if (session != nullptr && session->alive()) DAVIT_TRY(session->Unmount(lazy));
+  {
+    const MutexLock lock(mutex_);
+    entry->session = nullptr;
+    image = std::move(entry->image);
+    entry->image = nullptr;
+  }
+  session.reset();  // joins its threads; not under the lock
+  return {};
+}
+
+Status MountService::Restore() {
+  DAVIT_TRY_ASSIGN(const std::vector<MountRecord> records, parts_.store.Load());
+  std::vector<EntryPtr> entries;
+  {
+    const MutexLock lock(mutex_);
+    for (const MountRecord& record : records) {
+      auto entry = std::make_shared<Entry>();
+      entry->request = record.request;
+      // Nobody waits for it; what was fetched before is still there.
+      entry->request.ready = api::Ready::kMounted;
+      entry->credentials = std::make_shared<MountCredentials>(parts_.credentials);
+      entry->restored = true;
+      entry->pinned_digest = record.manifest_digest;
+      entry->busy = Busy::kMounting;
+      entry->info.id = record.request.id;
+      entry->info.source = record.request.source;
+      entry->info.mountpoint = record.request.mountpoint;
+      entry->info.manifest_digest = record.manifest_digest;
+      entry->info.platform = record.platform;
+      entry->info.data_path = "fuse";
+      entry->info.state = "mounting";
+      entry->changed_at = parts_.clock.Now();
+      entries_[record.request.id] = entry;
+      to_restore_.insert(record.request.id);
+      entries.push_back(std::move(entry));
+    }
+  }
+  for (const EntryPtr& entry : entries) DAVIT_TRY(Start(entry));
+  return {};
+}
+
+void MountService::Maintain() {
+  for (const Live& live : LiveMounts()) {
+    if (live.session->alive()) continue;
+    EntryPtr entry;
+    {
+      const MutexLock lock(mutex_);
+      const auto it = entries_.find(live.id);
+      if (it == entries_.end() || it->second->session != live.session ||
+          it->second->busy != Busy::kNo || draining_) {
+        continue;
+      }
+      entry = it->second;
+      entry->busy = Busy::kMounting;  // Fail() ends it
+    }
+    Fail(entry, Error(Code::kFailedPrecondition,
+                      fmt::format("{} was unmounted by somebody else", entry->request.mountpoint)));
+  }
+  std::vector<EntryPtr> again;
+  {
+    const MutexLock lock(mutex_);
+    if (draining_) return;
+    ForgetOldFailures();
+    const TimePoint now = parts_.clock.Now();
+    for (const auto& [id, entry] : entries_) {
+      if (entry->busy != Busy::kNo || entry->session != nullptr || !entry->restored) continue;
+      if (now - entry->changed_at < entry->retry_after) continue;
+      entry->busy = Busy::kMounting;
+      entry->info.state = "mounting";
+      again.push_back(entry);
+    }
+  }
+  for (const EntryPtr& entry : again) {
+    const Status started = Start(entry);
+    if (!started) log::Warn("cannot mount again", {{"error", started.error()}});
+  }
+}
+
+}  // namespace davit::daemon

@@ -1,0 +1,161 @@
+#include "daemon/core/shared_image.h"
+
+#include <fmt/format.h>
+
+#include <map>
+
+#include "common/base/log.h"
+#include "rafs/image/image.h"
+
+namespace davit::daemon {
+
+Result<std::shared_ptr<SharedImage>> SharedImage::Open(std::string manifest_digest,
+                                                       const std::string& directory,
+                                                       storage::BlobCache& cache,
+                                                       BlobSources& sources) {
+  // Twice: the file system owns one; the other lives as long as the cache may ask for a blob's
+  // map, which is longer when another image shares the blob. Both map the same file.
+  DAVIT_TRY_ASSIGN(std::unique_ptr<rafs::Metadata> tree, rafs::OpenBootstrap(directory));
+  DAVIT_TRY_ASSIGN(std::unique_ptr<rafs::Metadata> for_maps, rafs::OpenBootstrap(directory));
+  const std::shared_ptr<const rafs::Metadata> maps = std::move(for_maps);
+  std::shared_ptr<SharedImage> image(new SharedImage(std::move(manifest_digest), cache));
+  {
+    const MutexLock lock(image->blobs_->mutex);
+    image->blobs_->open.resize(tree->blobs().size());
+  }
+  auto opener = [maps, directory, &cache, &sources, blobs = image->blobs_](
+                    std::uint32_t position) -> Result<std::shared_ptr<storage::CachedBlob>> {
+    const rafs::BlobRecord& record = maps->blobs()[position];
+    storage::BlobSpec spec;
+    spec.id = record.id;
+    spec.source = sources.Get(record.id);
+    spec.load_map = rafs::MapLoader(maps, position, spec.source, directory);
+    spec.uncompressed_size = record.ci.uncompressed_size;
+    DAVIT_TRY_ASSIGN(std::shared_ptr<storage::CachedBlob> blob, cache.OpenBlob(spec));
+    const MutexLock lock(blobs->mutex);
+    blobs->open[position] = blob;
+    return blob;
+  };
+  image->fs_ = std::make_shared<rafs::Filesystem>(std::move(tree), std::move(opener));
+  return image;
+}
+
+storage::BlobProgress SharedImage::progress() const {
+  std::vector<std::shared_ptr<storage::CachedBlob>> open;
+  {
+    const MutexLock lock(blobs_->mutex);
+    open = blobs_->open;
+  }
+  storage::BlobProgress sum{.bytes_ready = 0, .bytes_total = 0, .complete = true};
+  for (std::size_t i = 0; i < open.size(); ++i) {
+    if (open[i] == nullptr) {
+      sum.bytes_total += metadata().blobs()[i].ci.uncompressed_size;
+      sum.complete = false;
+      continue;
+    }
+    const storage::BlobProgress one = open[i]->progress();
+    sum.bytes_ready += one.bytes_ready;
+    sum.bytes_total += one.bytes_total;
+    sum.complete = sum.complete && one.complete;
+  }
+  return sum;
+}
+
+void SharedImage::BlobComplete(const std::shared_ptr<FillState>& state) {
+  std::vector<std::function<void()>> listeners;
+  {
+    const MutexLock lock(state->mutex);
+    if (--state->missing > 0) return;
+    listeners.swap(state->waiting);
+  }
+  for (const auto& listener : listeners) listener();
+}
+
+Status SharedImage::Fill(std::function<void()> on_complete) {
+  const auto count = static_cast<std::uint32_t>(metadata().blobs().size());
+  std::vector<std::shared_ptr<storage::CachedBlob>> blobs;
+  for (std::uint32_t i = 0; i < count; ++i) {
+    DAVIT_TRY_ASSIGN(std::shared_ptr<storage::CachedBlob> blob, fs_->Blob(i));
+    blobs.push_back(std::move(blob));
+  }
+  bool first = false;
+  bool complete = false;
+  {
+    const MutexLock lock(fill_->mutex);
+    first = !fill_->started;
+    if (first) {
+      fill_->started = true;
+      fill_->missing = blobs.size();
+    }
+    complete = fill_->missing == 0;
+    if (!complete) fill_->waiting.push_back(std::move(on_complete));
+  }
+  if (complete) {
+    on_complete();
+    return {};
+  }
+  if (!first) return {};
+  // What the image's author listed goes first.
+  auto listed = ListedRanges();
+  const Status started = listed ? StartPrefetch(*fs_, cache_, *listed) : listed.error();
+  if (!started) {
+    log::Warn("the image's prefetch list cannot be used",
+              {{"image", manifest_digest_}, {"error", started.error()}});
+  }
+  for (const auto& blob : blobs) {
+    cache_.Fill(blob, [state = fill_] { BlobComplete(state); });
+  }
+  return {};
+}
+
+Result<SharedImage::Ranges> SharedImage::ListedRanges() const {
+  Ranges out;
+  for (const rafs::InodeId inode : metadata().PrefetchList()) {
+    DAVIT_TRY_ASSIGN(const Ranges part, fs_->Ranges(inode));
+    out.insert(out.end(), part.begin(), part.end());
+  }
+  return out;
+}
+
+Status SharedImage::StartPrefetch(const rafs::Filesystem& fs, storage::BlobCache& cache,
+                                  const Ranges& ranges) {
+  std::map<std::uint32_t, std::vector<ByteRange>> by_blob;
+  for (const auto& [blob, range] : ranges) by_blob[blob].push_back(range);
+  for (auto& [position, list] : by_blob) {
+    DAVIT_TRY_ASSIGN(const std::shared_ptr<storage::CachedBlob> blob, fs.Blob(position));
+    cache.Prefetch(blob, std::move(list), Cause::kPrefetch);
+  }
+  return {};
+}
+
+Status SharedImage::FetchListed(const Context& ctx) {
+  Context background = ctx;
+  background.cause = Cause::kPrefetch;
+  DAVIT_TRY_ASSIGN(const Ranges ranges, ListedRanges());
+  DAVIT_TRY(StartPrefetch(*fs_, cache_, ranges));  // several at a time; then wait for each
+  for (const auto& [position, range] : ranges) {
+    DAVIT_TRY_ASSIGN(const std::shared_ptr<storage::CachedBlob> blob, fs_->Blob(position));
+    DAVIT_TRY(blob->Ensure(background, range));
+  }
+  return {};
+}
+
+Status SharedImage::Prefetch(const std::vector<std::string>& paths, ThreadPool& pool) {
+  std::vector<rafs::InodeId> inodes;
+  for (const std::string& path : paths) {
+    DAVIT_TRY_ASSIGN(const rafs::InodeId inode, rafs::LookupPath(metadata(), path));
+    inodes.push_back(inode);
+  }
+  if (paths.empty()) inodes.push_back(metadata().root());
+  return pool.Submit([fs = fs_, &cache = cache_, inodes, digest = manifest_digest_] {
+    for (const rafs::InodeId inode : inodes) {
+      auto ranges = fs->Ranges(inode);
+      Status status = ranges.ok() ? StartPrefetch(*fs, cache, *ranges) : ranges.error();
+      if (!status) {
+        log::Warn("cannot prefetch", {{"image", digest}, {"error", status.error()}});
+      }
+    }
+  });
+}
+
+}  // namespace davit::daemon

@@ -1,0 +1,68 @@
+#pragma once
+// Tree and content of one manifest, shared by all its mounts.
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/base/sync.h"
+#include "common/base/thread_pool.h"
+#include "daemon/core/blob_sources.h"
+#include "rafs/fs/filesystem.h"
+#include "storage/cache/blob_cache.h"
+
+namespace davit::daemon {
+
+/// Thread-safe. What threads of the cache and of FUSE sessions need is in objects that they share,
+/// so that they may be late.
+class SharedImage {
+ public:
+  /// `cache` and `sources` must outlive it and everything that holds its file system.
+  static Result<std::shared_ptr<SharedImage>> Open(std::string manifest_digest,
+                                                   const std::string& directory,
+                                                   storage::BlobCache& cache, BlobSources& sources);
+  SharedImage(const SharedImage&) = delete;
+  SharedImage& operator=(const SharedImage&) = delete;
+
+  const std::string& manifest_digest() const { return manifest_digest_; }
+  const rafs::Metadata& metadata() const { return fs_->metadata(); }
+  std::shared_ptr<const rafs::Filesystem> filesystem() const { return fs_; }
+  storage::BlobProgress progress() const;
+
+  /// Starts the background fill at the first call; `on_complete` runs when all is local.
+  Status Fill(std::function<void()> on_complete);
+  Status FetchListed(const Context& ctx);
+  /// Resolves the paths, the rest happens on `pool`.
+  Status Prefetch(const std::vector<std::string>& paths, ThreadPool& pool);
+
+ private:
+  using Ranges = std::vector<std::pair<std::uint32_t, ByteRange>>;
+  // Blobs by position in the table, once they are open.
+  struct Blobs {
+    Mutex mutex;
+    std::vector<std::shared_ptr<storage::CachedBlob>> open DAVIT_GUARDED_BY(mutex);
+  };
+  struct FillState {
+    Mutex mutex;
+    bool started DAVIT_GUARDED_BY(mutex) = false;
+    std::size_t missing DAVIT_GUARDED_BY(mutex) = 0;
+    std::vector<std::function<void()>> waiting DAVIT_GUARDED_BY(mutex);
+  };
+
+  SharedImage(std::string manifest_digest, storage::BlobCache& cache)
+      : manifest_digest_(std::move(manifest_digest)), cache_(cache) {}
+  static void BlobComplete(const std::shared_ptr<FillState>& state);
+  Result<Ranges> ListedRanges() const;
+  static Status StartPrefetch(const rafs::Filesystem& fs, storage::BlobCache& cache,
+                              const Ranges& ranges);
+
+  const std::string manifest_digest_;
+  storage::BlobCache& cache_;
+  std::shared_ptr<Blobs> blobs_ = std::make_shared<Blobs>();
+  std::shared_ptr<FillState> fill_ = std::make_shared<FillState>();
+  std::shared_ptr<const rafs::Filesystem> fs_;
+};
+
+}  // namespace davit::daemon
