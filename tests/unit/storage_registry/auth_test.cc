@@ -53,6 +53,81 @@ TEST(Realm, IsChecked) {
   EXPECT_FALSE(IsLinkLocal("::1"));
 }
 
+class ManualClock final : public Clock {
+ public:
+  TimePoint Now() const override { return now; }
+  std::chrono::system_clock::time_point WallNow() const override { return {}; }
+  bool SleepFor(Duration duration, std::stop_token) override {
+    now += duration;
+    return true;
+  }
+  TimePoint now{std::chrono::hours(1)};
+};
+
+/// A token server without a network.
+class TokenServer final : public http::Client {
+ public:
+  Result<http::Response> Do(const Context&, const http::Request& request) override {
+    requests.push_back(request);
+    return reply;
+  }
+  Result<http::Response> Stream(const Context&, const http::Request&, const OnHeaders&,
+                                const OnData&) override {
+    return Error(Code::kInternal, "not used");
+  }
+  http::Response reply{.status = 200, .body = R"({"access_token":"t1","expires_in":100})"};
+  std::vector<http::Request> requests;
+};
+
+Endpoint SecureEndpoint() {
+  Endpoint out;
+  out.url = http::Url::Parse("https://reg.io/v2").value();
+  out.tls = {.client_cert_file = "/c", .skip_verify = true};
+  return out;
+}
+
+TEST(TokenCache, IdentityTokensGoByPost) {
+  ManualClock clock;
+  TokenServer server;
+  TokenCache cache(server, clock);
+  Credential credential;
+  credential.identity_token = Secret("id&token");
+  const http::Headers challenge{
+      {"WWW-Authenticate", R"(Bearer realm="https://auth.io/t",service="s",scope="other:x:pull")"}};
+  const auto got = cache.AfterUnauthorized({}, SecureEndpoint(), credential,
+                                           RepositoryScope("a", "pull"), challenge, Secret());
+  ASSERT_TRUE(got.ok()) << got.error().ToString();
+  EXPECT_EQ(got->Reveal(), "Bearer t1");
+  const http::Request& request = server.requests.at(0);
+  EXPECT_EQ(request.method, "POST");
+  EXPECT_EQ(request.url, "https://auth.io/t");
+  EXPECT_NE(request.body.find("refresh_token=id%26token"), std::string::npos);
+  EXPECT_NE(request.body.find("scope=repository%3Aa%3Apull%20other%3Ax%3Apull"), std::string::npos);
+  // What is meant for the registry's own host is not shown to another one.
+  EXPECT_FALSE(request.tls.skip_verify);
+  EXPECT_TRUE(request.tls.client_cert_file.empty());
+}
+
+TEST(TokenCache, AValidTokenSurvivesAFailedRenewal) {
+  ManualClock clock;
+  TokenServer server;
+  TokenCache cache(server, clock);
+  const http::Headers challenge{{"WWW-Authenticate", R"(Bearer realm="https://auth.io/t")"}};
+  const std::string scope = RepositoryScope("a", "pull");
+  ASSERT_TRUE(cache.AfterUnauthorized({}, SecureEndpoint(), {}, scope, challenge, Secret()).ok());
+  server.reply.status = 503;
+  clock.now += std::chrono::seconds(90);  // renewal is due, the end is not there yet
+  EXPECT_EQ(cache.Authorization({}, SecureEndpoint(), {}, scope)->Reveal(), "Bearer t1");
+  EXPECT_EQ(server.requests.size(), 2U);
+  clock.now += std::chrono::seconds(11);
+  EXPECT_EQ(cache.Authorization({}, SecureEndpoint(), {}, scope).error().code(),
+            Code::kUnavailable);
+  // A token that would break out of its header is none.
+  server.reply = {.status = 200, .body = R"({"token":"a\r\nX: y"})"};
+  EXPECT_EQ(cache.Authorization({}, SecureEndpoint(), {}, scope).error().code(),
+            Code::kUnauthenticated);
+}
+
 TEST(Base64, BothWays) {
   for (const std::string text : {"", "a", "ab", "abc", "user:pass\xff"})
     EXPECT_EQ(Base64Decode(Base64Encode(text)).value(), text);
