@@ -76,7 +76,15 @@ Result<config::Loaded> LoadConfig(const Flags& flags) {
   } else if (!flags.daemon_socket.empty()) {
     set("csi.embedded_daemon", "false");
   }
-  return config::Load(sources);
+  DAVIT_TRY_ASSIGN(config::Loaded loaded, config::Load(sources));
+  Config& config = loaded.config;
+  const Config defaults = config::DefaultConfig(root, sources.env);
+  // A second driver with its own state directory gets its own daemon, not the machine's.
+  if (config.csi.embedded_daemon && config.api.socket == defaults.api.socket &&
+      config.node.state_dir != defaults.node.state_dir) {
+    config.api.socket = config.node.state_dir + "/davitd.sock";
+  }
+  return loaded;
 }
 
 Status ConfigureLog(const Config& config) {
