@@ -28,6 +28,9 @@ class FakeBlob : public storage::CachedBlob {
   Status Ensure(const Context& ctx, ByteRange range) override;
   Result<std::size_t> Read(const Context& ctx, std::uint64_t offset, MutableBytes out) override;
   bool IsReady(ByteRange range) const override;
+  std::shared_ptr<void> PinReady(ByteRange range) override {
+    return IsReady(range) ? std::make_shared<int>(0) : nullptr;  // nothing is ever evicted
+  }
   int data_fd() const override { return data_.get(); }
   const std::string& data_path() const override { return path_; }
   storage::BlobProgress progress() const override { return {size_, size_, true}; }
