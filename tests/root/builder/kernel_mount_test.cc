@@ -57,7 +57,9 @@ class KernelMountTest : public BuilderTest {
     }
   }
   void TearDown() override {
-    if (mounted_) EXPECT_EQ(::umount2(target_.c_str(), 0), 0);
+    if (mounted_) {
+      EXPECT_EQ(::umount2(target_.c_str(), 0), 0);
+    }
   }
 
   Status Mount() {
