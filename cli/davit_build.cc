@@ -174,7 +174,14 @@ Status Build(const LocalFlags& flags, Io& io) {
   DAVIT_TRY(MakeDirectories(flags.output, 0755));
   const SignalContext signals;
   rafs::BlobSet blobs;
-  DAVIT_TRY_ASSIGN(rafs::Tree tree, BuildSource(signals.ctx(), flags, options, blobs));
+  auto built = BuildSource(signals.ctx(), flags, options, blobs);
+  if (!built.ok()) {
+    Error error = std::move(built).error();
+    // What is wrong is the source, not the words of the caller.
+    if (error.code() == Code::kInvalidArgument) return std::move(error).WithCode(Code::kDataLoss);
+    return error;
+  }
+  rafs::Tree tree = *std::move(built);
   if (options.whiteouts != rafs::BuildOptions::Whiteouts::kNone) rafs::DropWhiteouts(tree);
   DAVIT_TRY_ASSIGN(const rafs::Bootstrap bootstrap, rafs::WriteBootstrap(tree, blobs, options));
   return WriteResult(flags, tree, blobs, bootstrap, flags.output + "/image.boot", io);

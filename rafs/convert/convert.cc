@@ -110,7 +110,12 @@ class ManifestConverter {
     const std::size_t before = blobs_.blobs.size();
     auto tree = BuildTar(ctx_, *std::move(tar), static_cast<std::uint32_t>(i), options_.build,
                          work_dir_, blobs_, dict_.get(), progress);
-    if (!tree.ok()) return std::move(tree).error().WithContext(what);
+    if (!tree.ok()) {
+      Error error = std::move(tree).error().WithContext(what);
+      // What is wrong is the image, not the words of the caller.
+      if (error.code() == Code::kInvalidArgument) return std::move(error).WithCode(Code::kDataLoss);
+      return error;
+    }
     for (std::size_t b = before; b < blobs_.blobs.size(); ++b) PushBlob(blobs_.blobs[b]);
     DAVIT_TRY(ApplyLayer(tree_, *std::move(tree)));
     report_.source_bytes += layer.size;

@@ -24,6 +24,18 @@ la_ssize_t WriteCallback(archive* writer, void* data, const void* buffer, std::s
   return -1;
 }
 
+/// libarchive prints seconds and fraction one after the other, so that -6 s + 0.75 would become
+/// "-6.75"; what is meant is -5.25.
+void SetTime(archive_entry* entry, const Attributes& attributes) {
+  std::int64_t seconds = attributes.mtime;
+  auto fraction = static_cast<long>(attributes.mtime_nsec);
+  if (seconds < -1 && fraction > 0) {
+    ++seconds;
+    fraction = 1'000'000'000 - fraction;
+  }
+  archive_entry_set_mtime(entry, seconds, fraction);
+}
+
 /// Writes entries of a tree as a PAX tar.
 class TarWriter {
  public:
@@ -37,7 +49,7 @@ class TarWriter {
   TarWriter& operator=(const TarWriter&) = delete;
 
   Status Begin() {
-    archive_write_set_format_pax_restricted(archive_);
+    archive_write_set_format_pax(archive_);
     // Names are bytes: nothing is to be converted.
     archive_write_set_options(archive_, "hdrcharset=BINARY");
     archive_write_set_bytes_in_last_block(archive_, 1);
