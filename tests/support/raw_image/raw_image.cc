@@ -67,13 +67,15 @@ std::string EncodeDir(std::vector<RawImage::Entry> entries) {
   return out;
 }
 
-RawImage::RawImage(std::uint32_t chunk_size) {
+RawImage::RawImage(std::uint32_t chunk_size, Room room)
+    : meta_block_(room == Room::kManyBlobs ? 32 : 2),
+      blob_table_offset_(room == Room::kManyBlobs ? 9 * kBlock : kBlock) {
   super.magic = erofs::kMagic;
   super.feature_compat = rafs::v6::kFeatureCompatRafsV6;
   super.blkszbits = 12;
   super.root_nid = rafs::v6::kRootNid;
   super.inos = 1;
-  super.meta_blkaddr = kMetaBlock;
+  super.meta_blkaddr = meta_block_;
   super.feature_incompat = erofs::kFeatureIncompatChunkedFile | erofs::kFeatureIncompatDeviceTable;
   super.devt_slotoff = 11;
   ext.flags =
@@ -149,7 +151,7 @@ std::uint64_t RawImage::Add(const Inode& inode) {
 
 std::uint32_t RawImage::Blocks(std::string_view data) {
   Align(meta_, kBlock);
-  const auto address = static_cast<std::uint32_t>(kMetaBlock + meta_.size() / kBlock);
+  const auto address = static_cast<std::uint32_t>(meta_block_ + meta_.size() / kBlock);
   meta_ += data;
   Align(meta_, kBlock);
   return address;
@@ -209,13 +211,13 @@ rafs::v6::BlobTableEntry& RawImage::AddBlob(std::uint32_t chunk_count,
 }
 
 std::string RawImage::Build() const {
-  std::string image(kBlobTableOffset, '\0');
+  std::string image(blob_table_offset_, '\0');
   erofs::SuperBlock sb = super;
   rafs::v6::SuperExtension extension = ext;
   sb.extra_devices = static_cast<std::uint16_t>(blobs.size());
-  extension.blob_table_offset = kBlobTableOffset;
+  extension.blob_table_offset = blob_table_offset_;
   extension.blob_table_size = static_cast<std::uint32_t>(blobs.size() * sizeof blobs[0]);
-  extension.prefetch_table_offset = kBlobTableOffset + extension.blob_table_size;
+  extension.prefetch_table_offset = blob_table_offset_ + extension.blob_table_size;
   extension.prefetch_table_size = static_cast<std::uint32_t>(prefetch.size() * sizeof prefetch[0]);
   std::vector<erofs::DeviceSlot> devices(blobs.size());
   for (std::size_t i = 0; i < blobs.size(); ++i) {
@@ -225,7 +227,7 @@ std::string RawImage::Build() const {
   PutTable(image, rafs::v6::kDeviceTableOffset, devices);
   PutTable(image, extension.blob_table_offset, blobs);
   PutTable(image, extension.prefetch_table_offset, prefetch);
-  image.resize(kMetaBlock * kBlock, '\0');
+  image.resize(meta_block_ * kBlock, '\0');
   image += meta_;
   Align(image, kBlock);
   extension.chunk_table_offset = image.size();

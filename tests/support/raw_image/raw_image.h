@@ -41,13 +41,13 @@ struct RawEntry {
 
 class RawImage {
  public:
-  static constexpr std::uint32_t kMetaBlock = 32;  // room for 254 blobs in front of it
-  static constexpr std::uint64_t kBlobTableOffset = 9 * 4096;
+  /// Room for 254 blobs in front of the inodes, or for 16: then the image is small.
+  enum class Room { kManyBlobs, kFewBlobs };
 
   using Inode = RawInode;
   using Entry = RawEntry;
 
-  explicit RawImage(std::uint32_t chunk_size = 4096);
+  explicit RawImage(std::uint32_t chunk_size = 4096, Room room = Room::kManyBlobs);
 
   /// Space for an inode; its nid.
   std::uint64_t Reserve(std::size_t bytes);
@@ -76,7 +76,9 @@ class RawImage {
   std::vector<std::uint32_t> prefetch;
 
  private:
-  std::string meta_;  // from block kMetaBlock on
+  std::uint32_t meta_block_;
+  std::uint64_t blob_table_offset_;
+  std::string meta_;  // from block meta_block_ on
 };
 
 /// Dirents and names in blocks; the last block is not padded.
