@@ -10,6 +10,7 @@
 
 #include "common/base/log.h"
 #include "common/config/config.h"
+#include "common/config/units.h"
 #include "daemon/core/daemon.h"
 
 namespace davit::cli {
@@ -19,6 +20,7 @@ struct Flags {
   std::string config_file, state_dir, socket, cache_dir, on_stop;
   std::string log_level, log_format, log_file;
   std::vector<std::string> set;
+  std::string idle_exit;
   bool check_config = false;
   bool reference = false;
 };
@@ -39,6 +41,8 @@ void Declare(CLI::App& app, Flags& flags) {
   app.add_option("--socket", flags.socket, "Unix socket of the HTTP API (api.socket)");
   app.add_option("--on-stop", flags.on_stop,
                  "What SIGTERM does with mounts: unmount, keep or forget (node.on_stop)");
+  app.add_option("--idle-exit", flags.idle_exit,
+                 "End when nothing was mounted for this long, for example 30s; default: never");
   app.add_option("--log-level", flags.log_level,
                  "trace, debug, info, warn, error, off (log.level)");
   app.add_option("--log-format", flags.log_format, "text or json (log.format)");
@@ -76,18 +80,25 @@ int Fail(Io& io, const Error& error, int code) {
   return code;
 }
 
-int WaitForSignal(const sigset_t& signals) {
-  int signal = 0;
-  while (::sigwait(&signals, &signal) != 0) {
+// Until a signal comes, or until nothing was mounted for `idle` (0: for ever); says why.
+std::string WaitForEnd(daemon::Service& service, const sigset_t& signals,
+                       std::chrono::milliseconds idle) {
+  const timespec second{1, 0};
+  TimePoint busy = Clock::Real().Now();
+  while (true) {
+    const int signal = ::sigtimedwait(&signals, nullptr, &second);
+    if (signal > 0) return signal == SIGTERM ? "SIGTERM" : "SIGINT";
+    if (idle.count() == 0) continue;
+    if (!service.List().empty()) busy = Clock::Real().Now();
+    if (Clock::Real().Now() - busy >= idle) return "idle";
   }
-  return signal;
 }
 
-Status Serve(const Config& config, const sigset_t& signals) {
+Status Serve(const Config& config, const sigset_t& signals, std::chrono::milliseconds idle) {
   DAVIT_TRY_ASSIGN(std::unique_ptr<daemon::Daemon> daemon,
                    daemon::Daemon::Start({.config = config, .version = DAVIT_VERSION}));
-  const int signal = WaitForSignal(signals);
-  log::Info("ending", {{"signal", signal}});
+  const std::string reason = WaitForEnd(daemon->service(), signals, idle);
+  log::Info("ending", {{"reason", reason}});
   // A second signal ends the process at once.
   ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
   const daemon::OnStop how = daemon::ParseOnStop(config.node.on_stop);
@@ -122,6 +133,8 @@ int DavitdMain(const std::vector<std::string>& args, Io& io) {
     io.out << config::ReferenceMarkdown();
     return kExitOk;
   }
+  const auto idle = ParseDuration(flags.idle_exit.empty() ? "0" : flags.idle_exit);
+  if (!idle) return Fail(io, Error(idle.error()).WithContext("--idle-exit"), kExitUsage);
   const auto loaded = LoadConfig(flags);
   if (!loaded) return Fail(io, loaded.error(), kExitUsage);
   if (flags.check_config) {
@@ -140,7 +153,7 @@ int DavitdMain(const std::vector<std::string>& args, Io& io) {
     return Fail(io, log.error(), kExitUsage);
   }
   for (const std::string& warning : loaded->warnings) log::Warn(warning);
-  if (const Status served = Serve(loaded->config, signals); !served) {
+  if (const Status served = Serve(loaded->config, signals, *idle); !served) {
     return Fail(io, served.error(), kExitFailure);
   }
   return kExitOk;
