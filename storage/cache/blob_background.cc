@@ -137,6 +137,32 @@ void BlobCore::LoadInBackground() {
                                    }});
 }
 
+std::int64_t BlobCore::UnitDiskSize(const LoadedMap& loaded, std::uint32_t unit) {
+  std::uint64_t bytes = 0;
+  const auto [first, last] = loaded.map->ChunksOfUnit(unit);
+  for (std::uint32_t chunk = first; chunk < last; ++chunk)
+    bytes += DiskSize(loaded.map->ChunkAt(chunk).size);
+  return static_cast<std::int64_t>(bytes);
+}
+
+void BlobCore::ReturnRoom(const Flight& flight, std::uint32_t unit) {
+  if (flight.background_slot) env_.background_bytes.fetch_sub(UnitDiskSize(*loaded_.load(), unit));
+}
+
+// False: there is no room, and the flight's units are free again.
+bool BlobCore::ReserveRoom(const LoadedMap& loaded, Flight& flight) {
+  std::int64_t bytes = 0;
+  for (std::uint32_t i = 0; i < flight.claimed.size(); ++i) {
+    if (flight.claimed[i]) bytes += UnitDiskSize(loaded, flight.first + i);
+  }
+  if (env_.RoomForBackground(bytes)) {
+    env_.background_bytes.fetch_add(bytes);
+    return true;
+  }
+  std::erase_if(flights_, [&](const auto& entry) { return entry.second.get() == &flight; });
+  return false;
+}
+
 void BlobCore::Pump() {
   std::vector<FlightPtr> started;
   {
@@ -148,18 +174,19 @@ void BlobCore::Pump() {
       LoadInBackground();
       return;
     }
-    if (!env_.RoomForBackground()) {
-      ScheduleRetry();
-      return;
-    }
     while (background_.running < kInFlight) {
       FlightPtr flight = NextBackground(*loaded);
       if (!flight) break;
+      if (!ReserveRoom(*loaded, *flight)) {
+        ScheduleRetry();
+        break;
+      }
       ++background_.running;
       started.push_back(std::move(flight));
     }
     // All that can be had is here; units that arrived damaged get another chance later.
-    if (started.empty() && background_.running == 0 && !background_.skipped.empty()) {
+    if (started.empty() && background_.running == 0 && !background_.skipped.empty() &&
+        env_.clock.Now() >= background_.retry_at) {
       background_.skipped.clear();
       ScheduleRetry();
     }

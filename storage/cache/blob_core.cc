@@ -170,8 +170,7 @@ bool BlobCore::IsReady(ByteRange range) const {
 std::shared_ptr<void> BlobCore::PinReady(ByteRange range) {
   // The same order as a reader's guard: announce, then test. The evictor clears, then looks.
   pins_.fetch_add(1);
-  std::shared_ptr<void> pin(nullptr,
-                            [self = shared_from_this()](void*) { self->pins_.fetch_sub(1); });
+  std::shared_ptr<void> pin(this, [self = shared_from_this()](void*) { self->pins_.fetch_sub(1); });
   if (!IsReady(range)) return nullptr;
   return pin;
 }

@@ -169,6 +169,10 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   FlightPtr NextOfFill(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);
   FlightPtr FromUnit(LoadedMap& loaded, std::uint32_t first, std::uint32_t last, Cause cause)
       DAVIT_REQUIRES(mutex_);
+  static std::int64_t UnitDiskSize(const LoadedMap& loaded, std::uint32_t unit);
+  /// A unit of a background flight has landed, one way or the other.
+  void ReturnRoom(const Flight& flight, std::uint32_t unit);
+  bool ReserveRoom(const LoadedMap& loaded, Flight& flight) DAVIT_REQUIRES(mutex_);
   void LoadInBackground() DAVIT_REQUIRES(mutex_);
   void ScheduleRetry() DAVIT_REQUIRES(mutex_);
   std::vector<std::uint32_t> ClaimForEviction(LoadedMap& loaded,

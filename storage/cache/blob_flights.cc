@@ -234,6 +234,7 @@ void BlobCore::Publish(Flight& flight, std::span<const std::uint32_t> units) {
   }
   ready_bytes_.fetch_add(bytes);
   Account(static_cast<std::int64_t>(disk_bytes));
+  for (const std::uint32_t unit : units) ReturnRoom(flight, unit);
   const auto count = static_cast<std::uint32_t>(fresh.size());
   const bool complete =
       count != 0 && ready_chunks_.fetch_add(count) + count == loaded.map->chunk_count();
@@ -255,6 +256,7 @@ void BlobCore::Fail(Flight& flight, std::span<const std::uint32_t> units, const 
     const auto found = flights_.find(unit);
     if (found == flights_.end() || found->second.get() != &flight) continue;
     flights_.erase(found);
+    ReturnRoom(flight, unit);
     flight.failed.emplace(unit, error);
     if (error.code() == Code::kDataLoss) background_.skipped.insert(unit);
   }
@@ -279,6 +281,7 @@ void BlobCore::OnDamaged(Flight& flight, std::uint32_t unit, const std::string& 
   }
   log::Warn("a chunk arrived damaged; it is fetched once more",
             {{"blob", id_.value}, {"chunk", first}, {"from", from}, {"error", error}});
+  ReturnRoom(flight, unit);
   auto repair = std::make_shared<Flight>();
   repair->blob = shared_from_this();
   repair->cause = flight.hurry.stop_requested() ? Cause::kDemand : flight.cause;

@@ -39,7 +39,8 @@ struct CacheEnv {
   std::unique_ptr<IndexDb> index;
   /// Bytes in data files, as far as known; drives the budget.
   std::atomic<std::int64_t> bytes_on_disk{0};
-  std::atomic<std::uint32_t> tick{1};  // coarse time of accesses, for eviction
+  std::atomic<std::int64_t> background_bytes{0};  // that background flights will add
+  std::atomic<std::uint32_t> tick{1};             // coarse time of accesses, for eviction
   /// Wakes the maintenance thread: something was completed, released or has to be evicted.
   std::function<void()> wake_maintenance;
   /// Tries to free disk space for a write that failed; true when it is worth another try.
@@ -54,11 +55,10 @@ struct CacheEnv {
   }
   /// False when background work would only push out what readers want: it must never be the
   /// reason for an eviction.
-  bool RoomForBackground() const {
+  bool RoomForBackground(std::int64_t more) const {
     if (disk_is_short.load()) return false;
     return options.budget_bytes == 0 ||
-           static_cast<double>(bytes_on_disk.load()) +
-                   static_cast<double>(options.max_request_bytes) <
+           static_cast<double>(bytes_on_disk.load() + background_bytes.load() + more) <
                static_cast<double>(options.budget_bytes) * options.low_watermark;
   }
 };

@@ -25,8 +25,9 @@ struct Flight {
   std::string avoid_endpoint;  // it delivered a damaged unit: this flight is the second try
   bool repair = false;
   bool background_slot = false;  // counts in the blob's background work
-  std::stop_source hurry;        // somebody waits
-  std::stop_source stop;         // nobody wants it any more
+
+  std::stop_source hurry;  // somebody waits
+  std::stop_source stop;   // nobody wants it any more
   // -----
   CondVar changed;  // a unit came or failed
   std::map<std::uint32_t, Error> failed;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstring>
 #include <set>
 
@@ -9,7 +10,10 @@ namespace davit::storage {
 namespace {
 
 constexpr std::size_t kBlock = 4096;
-constexpr std::size_t kWordsPerPage = 508;
+constexpr std::size_t kSectors = kBlock / 512;
+constexpr std::size_t kWordsPerSector = 63;
+constexpr std::size_t kHeadWords = 3;
+constexpr std::size_t kWordsPerPage = kSectors * kWordsPerSector - kHeadWords;
 constexpr std::uint32_t kChunksPerPage = kWordsPerPage * 64;
 constexpr std::array<char, 8> kMagic = {'D', 'V', 'T', 'R', 'E', 'A', 'D', 'Y'};
 constexpr std::uint32_t kVersion = 1;
@@ -25,15 +29,43 @@ struct Header {
 };
 static_assert(sizeof(Header) == 64);
 
+// What one block says, and its form on disk. A tag that is new with every write ends every sector:
+// without it, sectors of two writes that were both torn could add up to a valid block.
 struct PageBlock {
   std::uint32_t crc;  // of all after it
   std::uint32_t index;
   std::uint64_t sequence;
   std::uint64_t salt;  // from the identity: pages of an older table are not mistaken for this one's
-  std::uint64_t reserved;
   std::array<std::uint64_t, kWordsPerPage> words;
 };
-static_assert(sizeof(PageBlock) == kBlock);
+static_assert(sizeof(PageBlock) == kSectors * kWordsPerSector * 8);
+
+struct Sector {
+  std::array<std::uint64_t, kWordsPerSector> words;
+  std::uint64_t tag;
+};
+using RawBlock = std::array<Sector, kSectors>;
+static_assert(sizeof(RawBlock) == kBlock);
+
+RawBlock ToRaw(const PageBlock& block, std::uint64_t tag) {
+  RawBlock raw;
+  const auto* from = reinterpret_cast<const std::byte*>(&block);
+  for (std::size_t i = 0; i < kSectors; ++i) {
+    std::memcpy(raw[i].words.data(), from + i * sizeof raw[i].words, sizeof raw[i].words);
+    raw[i].tag = tag;
+  }
+  return raw;
+}
+
+// False when the sectors are not of one write.
+bool FromRaw(const RawBlock& raw, PageBlock& block) {
+  auto* to = reinterpret_cast<std::byte*>(&block);
+  for (std::size_t i = 0; i < kSectors; ++i) {
+    if (raw[i].tag != raw[0].tag) return false;
+    std::memcpy(to + i * sizeof raw[i].words, raw[i].words.data(), sizeof raw[i].words);
+  }
+  return true;
+}
 
 Bytes BytesOf(const auto& object) { return std::as_bytes(std::span(&object, 1)); }
 
@@ -76,12 +108,13 @@ Result<bool> ReadyFile::Load(const Subject& subject) {
 
 Status ReadyFile::ReadPage(std::uint32_t page) {
   for (std::uint32_t slot = 0; slot < 2; ++slot) {
+    RawBlock raw{};
     PageBlock block{};
-    DAVIT_TRY_ASSIGN(
-        const std::size_t got,
-        file_->ReadAt(SlotOffset(page, slot), std::as_writable_bytes(std::span(&block, 1))));
-    if (got != sizeof block || block.crc != PageCrc(block) || block.index != page ||
-        block.salt != Salt(subject_.identity) || block.sequence <= pages_[page].sequence) {
+    DAVIT_TRY_ASSIGN(const std::size_t got,
+                     file_->ReadAt(SlotOffset(page, slot), std::as_writable_bytes(std::span(raw))));
+    if (got != sizeof raw || !FromRaw(raw, block) || block.crc != PageCrc(block) ||
+        block.index != page || block.salt != Salt(subject_.identity) ||
+        block.sequence <= pages_[page].sequence) {
       continue;
     }
     pages_[page].sequence = block.sequence;
@@ -125,7 +158,8 @@ Status ReadyFile::WritePage(std::uint32_t page, std::span<const std::uint64_t> w
       words.subspan(first, std::min(kWordsPerPage, words.size() - first));
   std::copy(part.begin(), part.end(), block.words.begin());
   block.crc = PageCrc(block);
-  return file_->WriteAt(SlotOffset(page, 1U - pages_[page].slot), BytesOf(block));
+  const RawBlock raw = ToRaw(block, random_());
+  return file_->WriteAt(SlotOffset(page, 1U - pages_[page].slot), BytesOf(raw));
 }
 
 Status ReadyFile::Update(std::span<const std::uint32_t> set, std::span<const std::uint32_t> clear) {

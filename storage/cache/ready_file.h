@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <random>
 #include <span>
 #include <vector>
 
@@ -58,6 +59,7 @@ class ReadyFile {
   Subject subject_;
   std::vector<std::uint64_t> words_;
   std::vector<Page> pages_;
+  std::mt19937_64 random_{std::random_device{}()};
 };
 
 }  // namespace davit::storage

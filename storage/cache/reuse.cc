@@ -25,8 +25,8 @@ class Copier {
       copied += chunk.size;
     }
     if (copied == 0) return false;
-    core_.Publish(flight_, std::span(&unit, 1));
     env_.counters.deduplicated_bytes.fetch_add(copied);
+    core_.Publish(flight_, std::span(&unit, 1));
     return true;
   }
 

@@ -63,6 +63,7 @@ struct FaultyFiles::Disk {
   mutable Mutex mutex;
   std::map<std::string, FileState> files DAVIT_GUARDED_BY(mutex);
   bool off DAVIT_GUARDED_BY(mutex) = false;
+  bool fail_next_sync DAVIT_GUARDED_BY(mutex) = false;
   std::uint64_t free_bytes DAVIT_GUARDED_BY(mutex) = 1ULL << 40;
   std::map<std::string, int> write_errors DAVIT_GUARDED_BY(mutex);
   std::map<std::string, int> sync_errors DAVIT_GUARDED_BY(mutex);
@@ -102,7 +103,9 @@ class FaultyFile final : public storage::CacheFile {
   Status SyncData() override {
     MutexLock lock(disk_->mutex);
     ++disk_->sync_count[path_];
-    if (disk_->off) return Error::FromErrno(EIO, "sync " + path_);
+    if (disk_->off || std::exchange(disk_->fail_next_sync, false)) {
+      return Error::FromErrno(EIO, "sync " + path_);
+    }
     if (const int error = FaultyFiles::Disk::Find(disk_->sync_errors, path_)) {
       // As Linux does: the pages count as clean afterwards, whether they reached the disk or not.
       disk_->files[path_].pending.clear();
@@ -211,6 +214,11 @@ void FaultyFiles::FailWrites(const std::string& suffix, int error) {
 void FaultyFiles::FailSyncs(const std::string& suffix, int error) {
   MutexLock lock(disk_->mutex);
   disk_->sync_errors[suffix] = error;
+}
+
+void FaultyFiles::FailNextSync() {
+  MutexLock lock(disk_->mutex);
+  disk_->fail_next_sync = true;
 }
 
 int FaultyFiles::syncs(const std::string& suffix) const {

@@ -33,6 +33,8 @@ class FaultyFiles final : public storage::CacheFiles {
   /// errno of every following write, sync or hole whose path ends like this; 0: none.
   void FailWrites(const std::string& suffix, int error);
   void FailSyncs(const std::string& suffix, int error);
+  /// The next sync of any file fails as a cut of power would make it: nothing is lost yet.
+  void FailNextSync();
   int syncs(const std::string& suffix) const;
   /// Bytes in 4 KiB blocks of all files that are not holes.
   std::uint64_t AllocatedBytes() const;

@@ -43,9 +43,11 @@ class CacheFixture : public ::testing::Test {
     std::vector<std::byte> out(range.length);
     DAVIT_TRY_ASSIGN(const std::size_t got, blob.Read(ctx, range.offset, out));
     const Bytes content = truth.map->content();
-    const std::size_t expected = std::min<std::uint64_t>(range.length, content.size() - range.offset);
-    if (got != expected || !std::equal(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(got),
-                                       content.begin() + static_cast<std::ptrdiff_t>(range.offset))) {
+    const std::size_t expected =
+        std::min<std::uint64_t>(range.length, content.size() - range.offset);
+    if (got != expected ||
+        !std::equal(out.begin(), out.begin() + static_cast<std::ptrdiff_t>(got),
+                    content.begin() + static_cast<std::ptrdiff_t>(range.offset))) {
       return Error(Code::kDataLoss, "THE CACHE DELIVERED WRONG BYTES");
     }
     return {};

@@ -68,7 +68,10 @@ TEST_F(CacheTest, FillCompletesInLargeRequests) {
   OpenCache();
   const auto cached = OpenBlob(blob);
   std::atomic<bool> done{false};
-  cache_->Fill(cached, [&] { done = true; done.notify_all(); });
+  cache_->Fill(cached, [&] {
+    done = true;
+    done.notify_all();
+  });
   done.wait(false);
   EXPECT_TRUE(cached->progress().complete);
   EXPECT_EQ(blob.source->bytes_sent(), blob.map->stored().size());

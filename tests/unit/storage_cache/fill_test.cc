@@ -1,0 +1,230 @@
+// Planning: merging, reading ahead, prefetch, fill, cancellation, recorded accesses.
+
+#include <atomic>
+#include <thread>
+
+#include "tests/unit/storage_cache/cache_fixture.h"
+
+namespace davit::storage {
+namespace {
+
+class FillTest : public CacheFixture {
+ protected:
+  template <class Predicate>
+  static bool Eventually(Predicate predicate) {
+    for (int i = 0; i < 5000; ++i) {
+      if (predicate()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return false;
+  }
+  void FillAndWait(const std::shared_ptr<CachedBlob>& cached) {
+    std::atomic<bool> done{false};
+    cache_->Fill(cached, [&] {
+      done = true;
+      done.notify_all();
+    });
+    done.wait(false);
+  }
+};
+
+TEST_F(FillTest, NeighboursAreFetchedInOneRequestAcrossSmallGaps) {
+  const FakeBlob blob({.chunks = 60, .min_chunk = 1000, .max_chunk = 2000});
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  // Chunk 10 first, alone at the end of a closed source; then the range around it.
+  options_.max_request_bytes = 8 << 20;
+  ASSERT_TRUE(cached->Ensure({.cause = Cause::kPrefetch}, RangeOf(blob, 10)).ok());
+  ASSERT_EQ(blob.source->requests().size(), 1U);
+  EXPECT_EQ(blob.source->requests()[0].range.length, blob.map->UnitAt(10).compressed_size);
+  const std::uint64_t begin = RangeOf(blob, 5).offset;
+  ASSERT_TRUE(
+      cached->Ensure({.cause = Cause::kPrefetch}, {begin, RangeOf(blob, 20).offset - begin}).ok());
+  ASSERT_EQ(blob.source->requests().size(), 2U);  // over the gap that chunk 10 is
+  EXPECT_EQ(blob.source->requests()[1].range.offset, blob.map->UnitAt(5).compressed_offset);
+}
+
+TEST_F(FillTest, LargeGapsAreNotFetched) {
+  const FakeBlob blob({.chunks = 60, .min_chunk = 9000, .max_chunk = 10'000});
+  options_.merge_gap_bytes = 4096;
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  ASSERT_TRUE(cached->Ensure({.cause = Cause::kPrefetch}, RangeOf(blob, 10)).ok());
+  const std::uint64_t begin = RangeOf(blob, 9).offset;
+  ASSERT_TRUE(
+      cached->Ensure({.cause = Cause::kPrefetch}, {begin, RangeOf(blob, 12).offset - begin}).ok());
+  EXPECT_EQ(blob.source->requests().size(), 3U);
+  EXPECT_EQ(blob.source->bytes_sent(),
+            blob.map->UnitAt(12).compressed_offset - blob.map->UnitAt(9).compressed_offset);
+}
+
+TEST_F(FillTest, ASequentialReaderNeedsFewRequestsAndFetchesNothingTwice) {
+  const FakeBlob blob({.chunks = 4000, .min_chunk = 1000, .max_chunk = 4000});
+  options_.max_request_bytes = 1 << 20;
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  for (std::uint32_t i = 0; i < 4000; ++i) {
+    ASSERT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, i)).ok());
+  }
+  ASSERT_TRUE(Eventually([&] { return blob.source->bytes_sent() >= blob.map->stored().size(); }));
+  EXPECT_EQ(blob.source->bytes_sent(), blob.map->stored().size());
+  EXPECT_LE(blob.source->requests().size(), 10 + blob.map->stored().size() / (1 << 20) * 2);
+}
+
+TEST_F(FillTest, AReaderWaitsOnlyForItsChunksNotForTheRequest) {
+  const FakeBlob blob({.chunks = 40, .min_chunk = 9000, .max_chunk = 10'000});
+  blob.source->SetPieceSize(4096);
+  std::atomic<bool> open{false};
+  blob.source->SetHook([&](const auto& request, std::uint64_t position, auto&) -> Status {
+    if (position > request.range.offset + 60'000) open.wait(false);
+    return {};
+  });
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  EXPECT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, 1)).ok());  // the request goes on
+  EXPECT_FALSE(cached->IsReady(RangeOf(blob, 20)));
+  open = true;
+  open.notify_all();
+}
+
+TEST_F(FillTest, ReadersJoinWhatTheFillHasOnItsWay) {
+  const FakeBlob blob({.chunks = 500, .max_chunk = 4000});
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  blob.source->Close();
+  cache_->Fill(cached, nullptr);
+  ASSERT_TRUE(blob.source->WaitForRequests(1));
+  std::jthread reader([&] { EXPECT_TRUE(ReadAll(*cached, blob).ok()); });
+  blob.source->Open();
+  reader.join();
+  EXPECT_EQ(blob.source->bytes_sent(), blob.map->stored().size());
+}
+
+TEST_F(FillTest, PrefetchFetchesItsRangesInOrderAndNothingElse) {
+  const FakeBlob blob({.chunks = 300, .min_chunk = 9000, .max_chunk = 10'000});
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  cache_->Prefetch(cached, {RangeOf(blob, 200), RangeOf(blob, 100)}, Cause::kPrefetch);
+  ASSERT_TRUE(Eventually(
+      [&] { return cached->IsReady(RangeOf(blob, 200)) && cached->IsReady(RangeOf(blob, 100)); }));
+  const auto requests = blob.source->requests();
+  ASSERT_EQ(requests.size(), 2U);
+  std::set<std::uint64_t> offsets = {requests[0].range.offset, requests[1].range.offset};
+  EXPECT_TRUE(offsets.contains(blob.map->UnitAt(200).compressed_offset));
+  EXPECT_TRUE(offsets.contains(blob.map->UnitAt(100).compressed_offset));
+  EXPECT_EQ(requests[0].cause, Cause::kPrefetch);
+}
+
+TEST_F(FillTest, StopBackgroundEndsIt) {
+  const FakeBlob blob({.chunks = 300});
+  options_.max_request_bytes = 16 << 10;
+  OpenCache();
+  auto cached = OpenBlob(blob);
+  blob.source->Close();
+  cache_->Fill(cached, [] { FAIL() << "it was stopped"; });
+  ASSERT_TRUE(blob.source->WaitForRequests(1));
+  cache_->StopBackground(cached->id());
+  blob.source->Open();
+  ASSERT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, 0)).ok());
+  EXPECT_FALSE(cached->progress().complete);
+}
+
+TEST_F(FillTest, ReleasingABlobCancelsWhatIsOnItsWay) {
+  const FakeBlob blob({.chunks = 300});
+  OpenCache();
+  auto cached = OpenBlob(blob);
+  blob.source->Close();
+  cache_->Fill(cached, nullptr);
+  ASSERT_TRUE(blob.source->WaitForRequests(1));
+  cached.reset();
+  cache_.reset();  // would wait for ever
+}
+
+TEST_F(FillTest, ACancelledReaderReturnsAtOnceAndTheNextOneSucceeds) {
+  const FakeBlob blob;
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  blob.source->Close();
+  std::stop_source stop;
+  std::jthread reader([&] {
+    const Status status = ReadAndCompare(*cached, blob, {0, 10}, {.stop = stop.get_token()});
+    EXPECT_EQ(status.error().code(), Code::kCancelled);
+  });
+  ASSERT_TRUE(blob.source->WaitForRequests(1));
+  stop.request_stop();
+  reader.join();
+  blob.source->Open();
+  EXPECT_TRUE(ReadAndCompare(*cached, blob, {0, 10}).ok());
+}
+
+TEST_F(FillTest, ADeadlineEndsTheWait) {
+  const FakeBlob blob;
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  blob.source->Close();
+  const Context ctx = Context{}.WithTimeout(std::chrono::milliseconds(20));
+  EXPECT_EQ(ReadAndCompare(*cached, blob, {0, 10}, ctx).error().code(), Code::kDeadlineExceeded);
+  blob.source->Open();
+}
+
+TEST_F(FillTest, FillGoesOnAfterAnOutage) {
+  const FakeBlob blob({.chunks = 100});
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  std::atomic<bool> refuse{true};
+  blob.source->SetHook([&](const auto&, std::uint64_t, auto&) -> Status {
+    if (refuse) return Error(Code::kPermissionDenied, "403");
+    return {};
+  });
+  std::atomic<bool> done{false};
+  cache_->Fill(cached, [&] { done = true; });
+  ASSERT_TRUE(blob.source->WaitForRequests(1));
+  refuse = false;
+  ASSERT_TRUE(Eventually([&] {
+    clock_.Advance(std::chrono::seconds(5));
+    return done.load();
+  }));
+}
+
+TEST_F(FillTest, WhatWasReadIsRememberedAndFilledFirst) {
+  const FakeBlob blob({.chunks = 200, .min_chunk = 9000, .max_chunk = 10'000});
+  OpenCache();
+  {
+    const auto cached = OpenBlob(blob);
+    for (const std::uint32_t chunk : {150U, 20U, 150U, 90U}) {
+      ASSERT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, chunk)).ok());
+    }
+  }
+  cache_.reset();
+  OpenCache();
+  EXPECT_EQ(*cache_->AccessOrder(blob.map->id()), (std::vector<std::uint32_t>{150, 20, 90}));
+  const auto cached = OpenBlob(blob);
+  ASSERT_TRUE(cached->Ensure({.cause = Cause::kBackfill}, {0, 1}).ok());
+  ASSERT_GT(*cache_->Evict(UINT64_MAX), 0U);
+  const std::size_t before = blob.source->requests().size();
+  FillAndWait(cached);
+  const auto requests = blob.source->requests();
+  ASSERT_GT(requests.size(), before + 2);
+  // Two are in flight at a time, so their order may differ a little.
+  std::set<std::uint64_t> next;
+  for (std::size_t i = 0; i < 3; ++i) next.insert(requests[before + i].range.offset);
+  EXPECT_TRUE(next.contains(blob.map->UnitAt(150).compressed_offset));
+  EXPECT_TRUE(next.contains(blob.map->UnitAt(20).compressed_offset));
+}
+
+TEST_F(FillTest, TheSameObjectForTheSameIdAndASecondSourceHelpsOut) {
+  const FakeBlob blob;
+  const FakeBlob again;  // equal content, other credentials
+  OpenCache();
+  const auto first = OpenBlob(blob);
+  const auto second = OpenBlob(again);
+  EXPECT_EQ(first.get(), second.get());
+  blob.source->SetHook([](const auto&, std::uint64_t, auto&) -> Status {
+    return Error(Code::kUnauthenticated, "401");
+  });
+  EXPECT_TRUE(ReadAll(*first, blob).ok());
+  EXPECT_GT(again.source->bytes_sent(), 0U);
+}
+
+}  // namespace
+}  // namespace davit::storage
