@@ -209,6 +209,7 @@ Status Merge(const LocalFlags& flags, Io& io) {
     options.digester = info.digester;
     options.keep_uid_gid = info.explicit_uid_gid;
     DAVIT_TRY_ASSIGN(rafs::Tree layer, rafs::TreeFromBootstrap(*metadata, blobs));
+    DAVIT_TRY(rafs::InterpretMarkers(layer, rafs::BuildOptions::Whiteouts::kOci));
     if (first) {
       merged = std::move(layer);
     } else {

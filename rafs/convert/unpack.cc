@@ -64,8 +64,7 @@ class TarWriter {
     archive_entry_set_mode(entry.get(), attributes.mode);
     archive_entry_set_uid(entry.get(), attributes.uid);
     archive_entry_set_gid(entry.get(), attributes.gid);
-    archive_entry_set_mtime(entry.get(), attributes.mtime,
-                            static_cast<long>(attributes.mtime_nsec));
+    SetTime(entry.get(), attributes);
     if (S_ISCHR(attributes.mode) || S_ISBLK(attributes.mode))
       archive_entry_set_rdev(entry.get(), attributes.rdev);
     DAVIT_TRY(AddXattrs(entry.get(), attributes.id));
