@@ -304,9 +304,11 @@ class ConvertTest(unittest.TestCase):
         broken = self.source.image([make_tar(BASE)])
         manifest = json.loads(read_layout(self.source.path, broken["digest"]))
         path = os.path.join(self.source.path, "blobs/sha256", manifest["layers"][0]["digest"][7:])
-        data = bytearray(open(path, "rb").read())
-        data[len(data) // 2] ^= 1
-        open(path, "wb").write(data)
+        with open(path, "r+b") as handle:
+            handle.seek(manifest["layers"][0]["size"] // 2)
+            byte = handle.read(1)[0]
+            handle.seek(-1, os.SEEK_CUR)
+            handle.write(bytes([byte ^ 1]))
         self.source.tag(broken, "broken")
         result = davit("convert", f"oci:{self.source.path}:broken", f"oci:{self.target}:broken", ok=False)
         self.assertEqual(result.returncode, 1)

@@ -43,7 +43,8 @@ class DaemonMountTest(unittest.TestCase):
 
     def point(self, name="mnt"):
         path = os.path.join(self.dir, name)
-        os.makedirs(path, exist_ok=True)
+        if not is_mounted(path):  # a dead mount is no directory to mkdir
+            os.makedirs(path, exist_ok=True)
         return path
 
     def mount(self, id="m", point=None, **more):
