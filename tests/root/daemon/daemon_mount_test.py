@@ -78,13 +78,15 @@ class DaemonMountTest(unittest.TestCase):
     def test_busy_mount_needs_force(self):
         self.daemon.start()
         self.mount()
-        with open(os.path.join(self.point(), "etc/hello"), "rb") as held:
-            status, text, _ = self.daemon.request("DELETE", "/api/v1/mounts/m")
-            self.assertEqual((status, json.loads(text)["code"]), (412, "failed_precondition"))
-            self.assertEqual(self.daemon.call("GET", "/api/v1/mounts/m")["state"], "mounted")
-            self.assertEqual(held.read(), b"hello\n")
-            self.daemon.call("DELETE", "/api/v1/mounts/m?force=true")
+        held = os.open(os.path.join(self.point(), "etc/hello"), os.O_RDONLY)
+        status, text, _ = self.daemon.request("DELETE", "/api/v1/mounts/m")
+        self.assertEqual((status, json.loads(text)["code"]), (412, "failed_precondition"))
+        self.assertEqual(self.daemon.call("GET", "/api/v1/mounts/m")["state"], "mounted")
+        self.assertEqual(os.read(held, 100), b"hello\n")
+        self.daemon.call("DELETE", "/api/v1/mounts/m?force=true")
         self.assertFalse(is_mounted(self.point()))
+        with self.assertRaises(OSError):
+            os.close(held)
 
     def test_many_mounts_share_one_copy(self):
         self.daemon.start()
@@ -221,11 +223,13 @@ class DaemonMountTest(unittest.TestCase):
     def test_stop_with_open_files_ends(self):
         self.daemon.start()
         self.mount()
-        with open(self.point() + "/etc/hello", "rb"):
-            began = time.monotonic()
-            self.assertEqual(self.daemon.stop(), 0)
-            self.assertLess(time.monotonic() - began, 20)
+        held = os.open(self.point() + "/etc/hello", os.O_RDONLY)
+        began = time.monotonic()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertLess(time.monotonic() - began, 20)
         self.assertFalse(is_mounted(self.point()))
+        with self.assertRaises(OSError):
+            os.close(held)
 
     def test_unmounted_by_somebody_else(self):
         self.daemon.start()
