@@ -17,10 +17,6 @@ constexpr std::size_t kMaxSources = 8;
 
 std::uint64_t End(const Unit& unit) { return unit.compressed_offset + unit.compressed_size; }
 
-bool MayBeMendedByAnother(Code code) {
-  return code == Code::kCancelled || code == Code::kUnavailable || code == Code::kDeadlineExceeded;
-}
-
 }  // namespace
 
 void BlobCore::AddSource(const std::shared_ptr<BlobSource>& source) {
@@ -192,9 +188,10 @@ Result<bool> BlobCore::WaitFor(const Context& ctx, LoadedMap& loaded, const Want
         const auto failed = flight->failed.find(wanted.unit);
         if (failed == flight->failed.end()) return false;
         const bool own = wanted.own && flight == wanted.flight;
-        // Somebody else's request was given up by them, or was as patient as they were.
         if (failed->second.code() == Code::kCancelled) return false;
-        if (!own && MayBeMendedByAnother(failed->second.code())) return false;
+        // Somebody else's request: it was as patient as they were, and may have failed before this
+        // read began. Damage has been looked at twice, though.
+        if (!own && failed->second.code() != Code::kDataLoss) return false;
         return failed->second;
       }
       if (current->second != flight) {
@@ -214,37 +211,37 @@ Result<bool> BlobCore::WaitFor(const Context& ctx, LoadedMap& loaded, const Want
   return false;
 }
 
+// Chunks are noted as not yet durable before they can be seen as ready: a flush that begins after
+// somebody has seen them takes them along.
 void BlobCore::Publish(Flight& flight, std::span<const std::uint32_t> units) {
   LoadedMap& loaded = *loaded_.load();
-  std::vector<std::uint32_t> fresh;
+  const std::uint32_t now = env_.tick.load(std::memory_order_relaxed);
   std::uint64_t bytes = 0;
   std::uint64_t disk_bytes = 0;
-  const std::uint32_t now = env_.tick.load(std::memory_order_relaxed);
-  for (const std::uint32_t unit : units) {
-    const auto [first, last] = loaded.map->ChunksOfUnit(unit);
-    for (std::uint32_t chunk = first; chunk < last; ++chunk) {
-      // Before the bit: an evictor that sees the bit sees a new group.
-      loaded.stamps[chunk >> kGroupShift].store(now, std::memory_order_relaxed);
-      if (!loaded.ready.Set(chunk)) continue;
-      fresh.push_back(chunk);
-      const std::uint32_t size = loaded.map->ChunkAt(chunk).size;
-      bytes += size;
-      disk_bytes += DiskSize(size);
-    }
-  }
-  ready_bytes_.fetch_add(bytes);
-  Account(static_cast<std::int64_t>(disk_bytes));
-  for (const std::uint32_t unit : units) ReturnRoom(flight, unit);
-  const auto count = static_cast<std::uint32_t>(fresh.size());
-  const bool complete =
-      count != 0 && ready_chunks_.fetch_add(count) + count == loaded.map->chunk_count();
+  std::uint32_t fresh = 0;
+  bool complete = false;
   {
     MutexLock lock(mutex_);
-    dirty_.insert(dirty_.end(), fresh.begin(), fresh.end());
     for (const std::uint32_t unit : units) {
+      const auto [first, last] = loaded.map->ChunksOfUnit(unit);
+      for (std::uint32_t chunk = first; chunk < last; ++chunk) {
+        if (loaded.ready.Test(chunk)) continue;
+        // Before the bit: an evictor that sees the bit sees a group that was just used.
+        loaded.stamps[chunk >> kGroupShift].store(now, std::memory_order_relaxed);
+        dirty_.push_back(chunk);
+        loaded.ready.Set(chunk);
+        ++fresh;
+        const std::uint32_t size = loaded.map->ChunkAt(chunk).size;
+        bytes += size;
+        disk_bytes += DiskSize(size);
+      }
       const auto found = flights_.find(unit);
       if (found != flights_.end() && found->second.get() == &flight) flights_.erase(found);
+      ReturnRoom(flight, unit);
     }
+    ready_bytes_.fetch_add(bytes);
+    complete = fresh != 0 && ready_chunks_.fetch_add(fresh) + fresh == loaded.map->chunk_count();
+    Account(static_cast<std::int64_t>(disk_bytes));
     if (flight.waiters > 0) flight.changed.NotifyAll();
   }
   if (complete || env_.OverBudget()) env_.wake_maintenance();

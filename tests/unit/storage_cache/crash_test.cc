@@ -50,7 +50,7 @@ TEST_P(Crash, WhatIsSaidToBeReadyIsRight) {
         ASSERT_TRUE(ReadAndCompare(*cached, blob, {offset, random() % 30'000}).ok());
       } else if (what < 8) {
         ASSERT_TRUE(cache_->Evict(random() % 100'000).ok());
-        std::erase_if(flushed, [&](std::uint32_t c) { return !cached->IsReady(RangeOf(blob, c)); });
+        flushed.clear();  // what is left of it, and what came back meanwhile, is not told apart
       } else {
         std::set<std::uint32_t> ready;
         for (std::uint32_t i = 0; i < blob.map->chunk_count(); ++i) {

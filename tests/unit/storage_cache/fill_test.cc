@@ -204,12 +204,11 @@ TEST_F(FillTest, WhatWasReadIsRememberedAndFilledFirst) {
   const std::size_t before = blob.source->requests().size();
   FillAndWait(cached);
   const auto requests = blob.source->requests();
-  ASSERT_GT(requests.size(), before + 2);
-  // Two are in flight at a time, so their order may differ a little.
-  std::set<std::uint64_t> next;
-  for (std::size_t i = 0; i < 3; ++i) next.insert(requests[before + i].range.offset);
-  EXPECT_TRUE(next.contains(blob.map->UnitAt(150).compressed_offset));
-  EXPECT_TRUE(next.contains(blob.map->UnitAt(20).compressed_offset));
+  // In the order of the blob no request would begin at these.
+  std::set<std::uint64_t> begins;
+  for (std::size_t i = before; i < requests.size(); ++i) begins.insert(requests[i].range.offset);
+  EXPECT_TRUE(begins.contains(blob.map->UnitAt(150).compressed_offset));
+  EXPECT_TRUE(begins.contains(blob.map->UnitAt(20).compressed_offset));
 }
 
 TEST_F(FillTest, TheSameObjectForTheSameIdAndASecondSourceHelpsOut) {
