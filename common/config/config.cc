@@ -106,6 +106,11 @@ void WarnAboutEnvironment(std::vector<std::string>& warnings) {
     const std::size_t split = key.find('_');
     if (split == std::string::npos) continue;
     key[split] = '.';
+    // Others may use the prefix, too: only what names one of our sections is meant for us.
+    const auto sections = Sections();
+    if (std::ranges::find(sections, key.substr(0, split), &SectionInfo::name) == sections.end()) {
+      continue;
+    }
     const auto nearest = NearestKey(key);
     if (!nearest) continue;
     warnings.push_back(

@@ -1,6 +1,16 @@
 #include "common/config/parse.h"
 
-#define TOML_EXCEPTIONS 0
+// toml++ 3.3 asserts on some malformed texts ("[[[["). Its assertions become exceptions, which are
+// caught below, whatever the build type.
+#undef NDEBUG
+#include <stdexcept>
+namespace davit::config {
+static constexpr void CheckTomlAssertion(bool holds) {
+  if (!holds) throw std::logic_error("malformed TOML");
+}
+}  // namespace davit::config
+#define TOML_ASSERT(expr) ::davit::config::CheckTomlAssertion(static_cast<bool>(expr))
+#define TOML_EXCEPTIONS 1
 #define TOML_HEADER_ONLY 1
 #define TOML_ENABLE_FORMATTERS 0
 #include <fmt/format.h>
@@ -48,14 +58,21 @@ Result<Item> TomlItem(std::string key, const toml::node& node) {
   return item;
 }
 
-Result<std::vector<Item>> ParseToml(std::string_view text) {
-  const toml::parse_result parsed = toml::parse(text);
-  if (!parsed) {
-    return Bad(fmt::format("line {}: {}", parsed.error().source().begin.line,
-                           parsed.error().description()));
+// toml++ throws; nothing of it goes further than this.
+Result<toml::table> ParseTomlText(std::string_view text) {
+  try {
+    return toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    return Bad(fmt::format("line {}: {}", error.source().begin.line, error.description()));
+  } catch (const std::exception& error) {
+    return Bad(error.what());
   }
+}
+
+Result<std::vector<Item>> ParseToml(std::string_view text) {
+  DAVIT_TRY_ASSIGN(const toml::table root, ParseTomlText(text));
   std::vector<Item> items;
-  for (const auto& [section, node] : parsed.table()) {
+  for (const auto& [section, node] : root) {
     const toml::table* table = node.as_table();
     if (table == nullptr) {
       DAVIT_TRY_ASSIGN(Item item, TomlItem(std::string(section.str()), node));
