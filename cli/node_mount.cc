@@ -247,7 +247,8 @@ void RegisterUmount(CLI::App& app, Run& chosen) {
   auto flags = std::make_shared<Flags>();
   CLI::App* command = app.add_subcommand("umount", "Unmount an image");
   command->add_option("mount", flags->target, "Id or mount point")->required();
-  command->add_flag("--force", flags->force, "Detach it although files are open; programs that use them get errors");
+  command->add_flag("--force", flags->force,
+                    "Detach it although files are open; programs that use them get errors");
   AddNodeOptions(*command, flags->node);
   command->callback([flags, &chosen] {
     chosen = [flags](Io& io) {

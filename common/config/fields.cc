@@ -127,7 +127,8 @@ constexpr FieldInfo kFields[] = {
     {"scheduler.breaker_failures", kInt, AT(scheduler.breaker_failures), "", 1, 1'000, "",
      "Failures in a row after which a host is probed by one request at a time."},
 
-    {"fuse.threads", kInt, AT(fuse.threads), "", 1, 256, "", "Threads of one mount at rest, at most."},
+    {"fuse.threads", kInt, AT(fuse.threads), "", 1, 256, "",
+     "Threads of one mount at rest, at most."},
     {"fuse.max_threads", kInt, AT(fuse.max_threads), "", 1, 1'024, "",
      "Threads of one mount while reads wait for the network."},
     {"fuse.allow_other", kBool, AT(fuse.allow_other), "true as root, else false", 0, 0, "",

@@ -72,7 +72,11 @@ struct XattrEntry {
 static_assert(sizeof(XattrEntry) == 4);
 
 enum class XattrIndex : std::uint8_t {
-  kUser = 1, kPosixAclAccess = 2, kPosixAclDefault = 3, kTrusted = 4, kSecurity = 6,
+  kUser = 1,
+  kPosixAclAccess = 2,
+  kPosixAclDefault = 3,
+  kTrusted = 4,
+  kSecurity = 6,
 };
 
 /// One index of a chunk-based file; `advise` and the high byte of `device_id` carry RAFS's chunk

@@ -72,7 +72,11 @@ struct ChunkRecord {
 };
 static_assert(sizeof(ChunkRecord) == 80);
 enum ChunkFlag : std::uint32_t {
-  kChunkCompressed = 1, kChunkHole = 2, kChunkEncrypted = 4, kChunkBatch = 8, kChunkHasCrc32c = 0x10,
+  kChunkCompressed = 1,
+  kChunkHole = 2,
+  kChunkEncrypted = 4,
+  kChunkBatch = 8,
+  kChunkHasCrc32c = 0x10,
 };
 
 /// A file's index entry, split into RAFS's meaning.

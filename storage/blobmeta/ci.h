@@ -102,13 +102,13 @@ Result<std::shared_ptr<const BlobMap>> MakeRafsBlobMap(std::string array,
 /// One chunk as the builder writes it.
 struct CiRecord {
   std::uint64_t compressed_offset = 0;
-  std::uint32_t compressed_size = 0;     // 0 for batch members
+  std::uint32_t compressed_size = 0;      // 0 for batch members
   std::uint64_t uncompressed_offset = 0;  // 4 KiB aligned
   std::uint32_t uncompressed_size = 0;
   bool compressed = false;
   bool batch = false;
   std::uint32_t batch_index = 0, offset_in_batch = 0;
-  std::optional<std::uint32_t> crc32c;   // V2 only
+  std::optional<std::uint32_t> crc32c;  // V2 only
 };
 struct BatchContext {
   std::uint32_t compressed_size = 0, uncompressed_size = 0;
