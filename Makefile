@@ -19,7 +19,7 @@ test:  ## All tests that need no cluster
 	@scripts/quiet "build dev" cmake --build build/dev -j$(JOBS)
 	@ctest --test-dir build/dev --output-on-failure -j$(JOBS) --timeout 300
 
-check:  ## Format, layers, headers, sizes, tidy on what changed, docs
+check:  ## Format, layers, headers, sizes, wrappers, docs
 	@scripts/setup build check
 	@scripts/check
 
