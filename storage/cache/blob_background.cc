@@ -119,9 +119,9 @@ void BlobCore::LoadInBackground() {
   background_.loading = true;
   const Context ctx{.cause = Cause::kPrefetch, .stop = background_.stop.get_token()};
   env_.fetch.Submit(FetchPool::Job{.cause = Cause::kPrefetch,
-                                   .host = sources_.front()->Host(),
-                                   .run = [self = shared_from_this(), ctx] {
-                                     const auto loaded = self->Load(ctx);
+                                   .host = users_.front()->source->Host(),
+                                   .run = [self = shared_from_this(), user = users_.front(), ctx] {
+                                     const auto loaded = self->Load(ctx, *user);
                                      {
                                        MutexLock lock(self->mutex_);
                                        self->background_.loading = false;

@@ -26,32 +26,37 @@ std::int64_t UnixNow(const Clock& clock) {
       .count();
 }
 
-class BlobCacheImpl;
-
 // What a user of a blob holds. Its end is the end of the blob's use.
 class BlobHandle final : public CachedBlob {
  public:
-  BlobHandle(std::shared_ptr<BlobCore> core, std::function<void()> on_release)
-      : core_(std::move(core)), on_release_(std::move(on_release)) {}
+  BlobHandle(std::shared_ptr<BlobCore> core, std::shared_ptr<BlobUser> user,
+             std::function<void()> on_release)
+      : core_(std::move(core)), user_(std::move(user)), on_release_(std::move(on_release)) {}
   ~BlobHandle() override { on_release_(); }
   BlobHandle(const BlobHandle&) = delete;
   BlobHandle& operator=(const BlobHandle&) = delete;
 
   const BlobId& id() const override { return core_->id(); }
   std::uint64_t size() const override { return core_->size(); }
-  Status Ensure(const Context& ctx, ByteRange range) override { return core_->Ensure(ctx, range); }
-  Result<std::size_t> Read(const Context& ctx, std::uint64_t offset, MutableBytes out) override {
-    return core_->Read(ctx, offset, out);
+  Status Ensure(const Context& ctx, ByteRange range) override {
+    return core_->Ensure(ctx, *user_, range);
   }
-  bool IsReady(ByteRange range) const override { return core_->IsReady(range); }
-  std::shared_ptr<void> PinReady(ByteRange range) override { return core_->PinReady(range); }
+  Result<std::size_t> Read(const Context& ctx, std::uint64_t offset, MutableBytes out) override {
+    return core_->Read(ctx, *user_, offset, out);
+  }
+  bool IsReady(ByteRange range) const override {
+    return user_->admitted.load() && core_->IsReady(range);
+  }
+  std::shared_ptr<void> PinReady(ByteRange range) override {
+    return user_->admitted.load() ? core_->PinReady(range) : nullptr;
+  }
   int data_fd() const override { return core_->data().fd(); }
   const std::string& data_path() const override { return core_->data_path(); }
   BlobProgress progress() const override { return core_->progress(); }
-  BlobCore& core() const { return *core_; }
 
  private:
   const std::shared_ptr<BlobCore> core_;
+  const std::shared_ptr<BlobUser> user_;
   const std::function<void()> on_release_;
 };
 
@@ -78,7 +83,7 @@ class BlobCacheImpl final : public BlobCache {
  private:
   struct Entry {
     std::shared_ptr<BlobCore> core;  // while it is open
-    std::weak_ptr<BlobHandle> handle;
+    int users = 0;
     BlobProgress progress;  // when it was last open
     std::int64_t last_use = 0;
     std::uint64_t disk_bytes = 0;  // while it is not open
@@ -91,7 +96,7 @@ class BlobCacheImpl final : public BlobCache {
   };
   std::shared_ptr<BlobCore> CoreOf(const BlobId& id) const;
   std::vector<std::shared_ptr<BlobCore>> OpenCores() const;
-  void OnRelease(const BlobId& id);
+  void OnRelease(const BlobId& id, const std::shared_ptr<BlobUser>& user);
   void Maintain(const std::stop_token& stop);
   void MaintainOnce();
   void CloseUnused();
@@ -206,44 +211,40 @@ Result<std::shared_ptr<CachedBlob>> BlobCacheImpl::OpenBlob(const BlobSpec& spec
   if (!spec.source || !spec.load_map) {
     return Error(Code::kInvalidArgument, fmt::format("blob {}: no source", spec.id.value));
   }
-  // Outlives the lock: the end of a handle takes the lock.
-  std::shared_ptr<BlobHandle> handle;
+  auto user = std::make_shared<BlobUser>();
+  user->source = spec.source;
+  user->load_map = spec.load_map;
   MutexLock lock(mutex_);
   Entry& entry = entries_[spec.id];
-  handle = entry.handle.lock();
   if (entry.core && entry.core->size() != spec.uncompressed_size) {
     return Error(Code::kFailedPrecondition,
                  fmt::format("blob {} is in use with {} bytes, this image says {}", spec.id.value,
                              entry.core->size(), spec.uncompressed_size))
         .WithHint("one of the images is damaged");
   }
-  if (handle) {
-    entry.core->AddSource(spec.source);
-    return handle;
-  }
-  if (entry.core) {
-    entry.core->ReplaceSources(spec);
-  } else {
+  if (!entry.core) {
     DAVIT_TRY_ASSIGN(entry.core, BlobCore::Open(env_, spec, dir_.BlobPath(spec.id)));
     entry.core->AdoptAccounted(std::exchange(entry.disk_bytes, 0));
   }
-  handle = std::make_shared<BlobHandle>(entry.core, [alive = alive_, id = spec.id] {
-    MutexLock alive_lock(alive->mutex);
-    if (alive->cache != nullptr) alive->cache->OnRelease(id);
-  });
-  entry.handle = handle;
+  entry.core->AddUser(user);
+  ++entry.users;
   entry.last_use = UnixNow(env_.clock);
-  return handle;
+  return std::make_shared<BlobHandle>(entry.core, user, [alive = alive_, id = spec.id, user] {
+    MutexLock alive_lock(alive->mutex);
+    if (alive->cache != nullptr) alive->cache->OnRelease(id, user);
+  });
 }
 
-void BlobCacheImpl::OnRelease(const BlobId& id) {
+void BlobCacheImpl::OnRelease(const BlobId& id, const std::shared_ptr<BlobUser>& user) {
   {
     MutexLock lock(mutex_);
     const auto found = entries_.find(id);
-    // Somebody may have opened it again while the last handle went.
-    if (found == entries_.end() || !found->second.handle.expired()) return;
-    found->second.last_use = UnixNow(env_.clock);
-    if (found->second.core) found->second.core->CancelAll();
+    if (found == entries_.end()) return;
+    Entry& entry = found->second;
+    entry.last_use = UnixNow(env_.clock);
+    if (entry.core) entry.core->RemoveUser(user);
+    if (--entry.users > 0) return;
+    if (entry.core) entry.core->CancelAll();
   }
   env_.wake_maintenance();
 }
@@ -349,7 +350,7 @@ Status BlobCacheImpl::Remove(const BlobId& id) {
   if (found == entries_.end())
     return Error(Code::kNotFound, "no blob " + id.value + " in the cache");
   Entry& entry = found->second;
-  if (!entry.handle.expired() || (entry.core && !entry.core->idle())) {
+  if (entry.users > 0 || (entry.core && !entry.core->idle())) {
     return Error(Code::kFailedPrecondition, "blob " + id.value + " is in use")
         .WithHint("unmount its images first");
   }
@@ -363,7 +364,7 @@ std::vector<BlobCache::BlobInfo> BlobCacheImpl::List() const {
   std::vector<BlobInfo> out;
   MutexLock lock(mutex_);
   for (const auto& [id, entry] : entries_) {
-    const bool in_use = !entry.handle.expired();
+    const bool in_use = entry.users > 0;
     out.push_back(BlobInfo{.id = id,
                            .progress = entry.core ? entry.core->progress() : entry.progress,
                            .in_use = in_use,
@@ -417,8 +418,7 @@ void BlobCacheImpl::CloseUnused() {
   std::vector<std::shared_ptr<BlobCore>> closed;  // destroyed outside of the lock
   MutexLock lock(mutex_);
   for (auto& [id, entry] : entries_) {
-    if (!entry.core || !entry.handle.expired() || !entry.core->idle() ||
-        entry.core.use_count() > 1) {
+    if (!entry.core || entry.users > 0 || !entry.core->idle() || entry.core.use_count() > 1) {
       continue;
     }
     if (entry.core->loaded() != nullptr) entry.progress = entry.core->progress();

@@ -102,7 +102,9 @@ class BlobCache {
                                                  Scheduler& scheduler, Clock& clock);
   virtual ~BlobCache() = default;
 
-  /// The same object for the same id while it is in use.
+  /// Users of the same id share everything that is cached; each has its own object, which reads
+  /// only after its own map has been compared with the one that the content was verified by
+  /// (kFailedPrecondition when they differ: an image cannot pass its content off as another's).
   virtual Result<std::shared_ptr<CachedBlob>> OpenBlob(const BlobSpec& spec) = 0;
   /// Makes the ranges local in the background, in this order; returns at once. `cause` is
   /// kPrefetch or kBackfill.

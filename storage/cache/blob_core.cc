@@ -44,8 +44,6 @@ BlobCore::BlobCore(CacheEnv& env, const BlobSpec& spec, std::string directory)
       size_(spec.uncompressed_size),
       directory_(std::move(directory)),
       data_path_(directory_ + "/data"),
-      sources_{spec.source},
-      load_map_(spec.load_map),
       read_ahead_(ReadAhead::Limits{.max_window = 4 * env.options.max_request_bytes}) {}
 
 void BlobCore::Account(std::int64_t bytes) {
@@ -55,23 +53,34 @@ void BlobCore::Account(std::int64_t bytes) {
 
 void BlobCore::Unaccount() { Account(-static_cast<std::int64_t>(accounted_.load())); }
 
-Result<LoadedMap*> BlobCore::Load(const Context& ctx) {
-  if (LoadedMap* loaded = loaded_.load()) return loaded;
+Result<LoadedMap*> BlobCore::Load(const Context& ctx, BlobUser& user) {
+  if (LoadedMap* loaded = loaded_.load()) {
+    if (!user.admitted.load()) DAVIT_TRY(Admit(ctx, *loaded, user));
+    return loaded;
+  }
   MutexLock lock(load_mutex_);
   while (loading_) {
     if (!load_changed_.Wait(load_mutex_, ctx))
       DAVIT_TRY(ctx.Check("wait for the table of blob " + id_.value));
   }
-  if (loaded_owner_) return loaded_owner_.get();
+  if (loaded_owner_) {
+    LoadedMap* loaded = loaded_owner_.get();
+    load_mutex_.unlock();
+    const Status admitted = Admit(ctx, *loaded, user);
+    load_mutex_.lock();
+    DAVIT_TRY(Status(admitted));
+    return loaded;
+  }
   loading_ = true;
   load_mutex_.unlock();
-  auto loaded = DoLoad(ctx);
+  auto loaded = DoLoad(ctx, user);
   load_mutex_.lock();
   loading_ = false;
   load_changed_.NotifyAll();
   if (!loaded.ok()) return std::move(loaded).error().WithContext("table of blob " + id_.value);
   loaded_owner_ = *std::move(loaded);
   loaded_.store(loaded_owner_.get());
+  user.admitted = true;
   return loaded_owner_.get();
 }
 
@@ -96,8 +105,8 @@ std::vector<std::uint32_t> BlobCore::AccessOrder() const {
   return access_order_;
 }
 
-Status BlobCore::Ensure(const Context& ctx, ByteRange range) {
-  DAVIT_TRY_ASSIGN(LoadedMap * loaded, Load(ctx));
+Status BlobCore::Ensure(const Context& ctx, BlobUser& user, ByteRange range) {
+  DAVIT_TRY_ASSIGN(LoadedMap * loaded, Load(ctx, user));
   const ChunkSpan span = loaded->Span(range);
   if (span.first >= span.last) return {};
   const bool demand = ctx.cause == Cause::kDemand;
@@ -105,7 +114,7 @@ Status BlobCore::Ensure(const Context& ctx, ByteRange range) {
   if (loaded->ready.AllSet(span.first, span.last)) {
     if (demand) {
       env_.counters.hits.fetch_add(span.last - span.first, std::memory_order_relaxed);
-      ReadAheadOnHit(*loaded, span);
+      ReadAheadOnHit(user, *loaded, span);
     }
     return {};
   }
@@ -123,21 +132,22 @@ Status BlobCore::Ensure(const Context& ctx, ByteRange range) {
     const std::uint64_t begin = loaded->map->ChunkAt(first).offset;
     std::uint32_t last = first + 1;
     while (last < span.last && loaded->map->ChunkAt(last).offset - begin < step_bytes) ++last;
-    DAVIT_TRY(EnsureStep(ctx, *loaded, ChunkSpan{first, last}));
+    DAVIT_TRY(EnsureStep(ctx, user, *loaded, ChunkSpan{first, last}));
     first = last;
   }
   return {};
 }
 
-Result<std::size_t> BlobCore::Read(const Context& ctx, std::uint64_t offset, MutableBytes out) {
+Result<std::size_t> BlobCore::Read(const Context& ctx, BlobUser& user, std::uint64_t offset,
+                                   MutableBytes out) {
   if (offset >= size_ || out.empty()) return 0;
   const std::size_t total = std::min<std::uint64_t>(out.size(), size_ - offset);
-  DAVIT_TRY_ASSIGN(LoadedMap * loaded, Load(ctx));
+  DAVIT_TRY_ASSIGN(LoadedMap * loaded, Load(ctx, user));
   std::size_t done = 0;
   int rounds = 0;
   while (done < total) {
     const ByteRange piece{offset + done, std::min<std::uint64_t>(total - done, kReadPiece)};
-    DAVIT_TRY(Ensure(ctx, piece));
+    DAVIT_TRY(Ensure(ctx, user, piece));
     const ReadEpoch::Guard guard(epoch_);
     const ChunkSpan span = loaded->Span(piece);
     if (!loaded->ready.AllSet(span.first, span.last)) {  // evicted in between

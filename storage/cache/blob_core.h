@@ -62,6 +62,13 @@ struct LoadedMap {
   Digest identity;
 };
 
+/// One image's claim on a blob: where it fetches from, and what it thinks is in it.
+struct BlobUser {
+  std::shared_ptr<BlobSource> source;
+  std::function<Result<std::shared_ptr<const BlobMap>>(const Context&)> load_map;
+  std::atomic<bool> admitted{false};  // its map is the one that the content was verified by
+};
+
 class BlobCore : public std::enable_shared_from_this<BlobCore> {
  public:
   static Result<std::shared_ptr<BlobCore>> Open(CacheEnv& env, const BlobSpec& spec,
@@ -73,22 +80,25 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   std::uint64_t size() const { return size_; }
   const std::string& data_path() const { return data_path_; }
   CacheFile& data() const { return *data_; }
-  Status Ensure(const Context& ctx, ByteRange range);
-  Result<std::size_t> Read(const Context& ctx, std::uint64_t offset, MutableBytes out);
+  Status Ensure(const Context& ctx, BlobUser& user, ByteRange range);
+  Result<std::size_t> Read(const Context& ctx, BlobUser& user, std::uint64_t offset,
+                           MutableBytes out);
   bool IsReady(ByteRange range) const;
   BlobProgress progress() const;
   /// Null until the first byte was wanted.
   LoadedMap* loaded() const { return loaded_.load(); }
-  Result<LoadedMap*> Load(const Context& ctx);
+  /// The map; of a user whose own map is the same.
+  Result<LoadedMap*> Load(const Context& ctx, BlobUser& user);
   ReadEpoch& epoch() { return epoch_; }
   std::vector<std::uint32_t> AccessOrder() const;
   CacheEnv& env() const { return env_; }
   std::shared_ptr<void> PinReady(ByteRange range);
 
-  // Sources (blob_flights.cc): the first is asked; the others when it refuses.
-  void AddSource(const std::shared_ptr<BlobSource>& source);
-  void ReplaceSources(const BlobSpec& spec);
-  std::vector<std::shared_ptr<BlobSource>> sources() const;
+  // Users (blob_flights.cc). The last one is remembered when it goes.
+  void AddUser(const std::shared_ptr<BlobUser>& user);
+  void RemoveUser(const std::shared_ptr<BlobUser>& user);
+  /// The flight's own source first; the others are asked when it refuses.
+  std::vector<std::shared_ptr<BlobSource>> SourcesFor(const Flight& flight) const;
 
   // Called by the fetcher and the decoder (blob_flights.cc).
   void Publish(Flight& flight, std::span<const std::uint32_t> units);
@@ -126,7 +136,8 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
     FlightPtr flight;
     bool own;
   };
-  Result<std::unique_ptr<LoadedMap>> DoLoad(const Context& ctx);
+  Result<std::unique_ptr<LoadedMap>> DoLoad(const Context& ctx, const BlobUser& user);
+  Status Admit(const Context& ctx, const LoadedMap& loaded, BlobUser& user);
   Status CheckMap(LoadedMap& loaded);
   Status RecoverReady(LoadedMap& loaded);
   Status VerifyStored(LoadedMap& loaded);
@@ -135,8 +146,8 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   void RecordAccess(LoadedMap& loaded, ChunkSpan span);
   void Account(std::int64_t bytes);
 
-  Status EnsureStep(const Context& ctx, LoadedMap& loaded, ChunkSpan span);
-  void ReadAheadOnHit(LoadedMap& loaded, ChunkSpan span);
+  Status EnsureStep(const Context& ctx, const BlobUser& user, LoadedMap& loaded, ChunkSpan span);
+  void ReadAheadOnHit(const BlobUser& user, LoadedMap& loaded, ChunkSpan span);
   std::vector<FlightPtr> Plan(const Context& ctx, LoadedMap& loaded, ChunkSpan span,
                               std::vector<Wanted>& wanted) DAVIT_REQUIRES(mutex_);
   bool Absent(const LoadedMap& loaded, std::uint32_t unit) const DAVIT_REQUIRES(mutex_);
@@ -205,9 +216,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   std::atomic<std::uint64_t> accounted_{0};
 
   mutable Mutex mutex_;
-  std::vector<std::shared_ptr<BlobSource>> sources_ DAVIT_GUARDED_BY(mutex_);
-  std::function<Result<std::shared_ptr<const BlobMap>>(const Context&)> load_map_
-      DAVIT_GUARDED_BY(mutex_);
+  std::vector<std::shared_ptr<BlobUser>> users_ DAVIT_GUARDED_BY(mutex_);
   std::unordered_map<std::uint32_t, FlightPtr> flights_ DAVIT_GUARDED_BY(mutex_);  // by unit
   ReadAhead read_ahead_ DAVIT_GUARDED_BY(mutex_);
   std::vector<std::uint32_t> dirty_ DAVIT_GUARDED_BY(mutex_);  // chunks ready but not durable

@@ -19,21 +19,27 @@ std::uint64_t End(const Unit& unit) { return unit.compressed_offset + unit.compr
 
 }  // namespace
 
-void BlobCore::AddSource(const std::shared_ptr<BlobSource>& source) {
+void BlobCore::AddUser(const std::shared_ptr<BlobUser>& user) {
   MutexLock lock(mutex_);
-  if (std::find(sources_.begin(), sources_.end(), source) != sources_.end()) return;
-  if (sources_.size() < kMaxSources) sources_.push_back(source);
+  // Nobody uses it: the one that is there only stands for the last user.
+  if (users_.size() == 1 && users_.front().use_count() == 1) users_.clear();
+  users_.push_back(user);
 }
 
-void BlobCore::ReplaceSources(const BlobSpec& spec) {
+void BlobCore::RemoveUser(const std::shared_ptr<BlobUser>& user) {
   MutexLock lock(mutex_);
-  sources_ = {spec.source};
-  load_map_ = spec.load_map;
+  if (users_.size() > 1) std::erase(users_, user);
 }
 
-std::vector<std::shared_ptr<BlobSource>> BlobCore::sources() const {
+std::vector<std::shared_ptr<BlobSource>> BlobCore::SourcesFor(const Flight& flight) const {
+  std::vector<std::shared_ptr<BlobSource>> sources;
+  if (flight.source) sources.push_back(flight.source);
   MutexLock lock(mutex_);
-  return sources_;
+  for (const auto& user : users_) {
+    if (user->source != flight.source && sources.size() < kMaxSources)
+      sources.push_back(user->source);
+  }
+  return sources;
 }
 
 bool BlobCore::Absent(const LoadedMap& loaded, std::uint32_t unit) const {
@@ -126,7 +132,7 @@ void BlobCore::ClaimReadAhead(LoadedMap& loaded, const ReadAhead::Advice& advice
   }
 }
 
-void BlobCore::ReadAheadOnHit(LoadedMap& loaded, ChunkSpan span) {
+void BlobCore::ReadAheadOnHit(const BlobUser& user, LoadedMap& loaded, ChunkSpan span) {
   if (ready_chunks_.load(std::memory_order_relaxed) == loaded.map->chunk_count()) return;
   const Unit first = loaded.map->UnitAt(loaded.map->ChunkAt(span.first).unit);
   const Unit last = loaded.map->UnitAt(loaded.map->ChunkAt(span.last - 1).unit);
@@ -137,7 +143,10 @@ void BlobCore::ReadAheadOnHit(LoadedMap& loaded, ChunkSpan span) {
     const ReadAhead::Advice advice = read_ahead_.OnRead(first.compressed_offset, End(last));
     if (advice.sequential) ClaimReadAhead(loaded, advice, started);
   }
-  for (const FlightPtr& flight : started) Launch(flight);
+  for (const FlightPtr& flight : started) {
+    flight->source = user.source;
+    Launch(flight);
+  }
 }
 
 void BlobCore::Hurry(const FlightPtr& flight) {
@@ -147,12 +156,13 @@ void BlobCore::Hurry(const FlightPtr& flight) {
 
 void BlobCore::Launch(const FlightPtr& flight) {
   env_.fetch.Submit(FetchPool::Job{.cause = flight->cause,
-                                   .host = sources().front()->Host(),
+                                   .host = SourcesFor(*flight).front()->Host(),
                                    .hurry = flight->hurry.get_token(),
                                    .run = [flight] { RunFlight(flight); }});
 }
 
-Status BlobCore::EnsureStep(const Context& ctx, LoadedMap& loaded, ChunkSpan span) {
+Status BlobCore::EnsureStep(const Context& ctx, const BlobUser& user, LoadedMap& loaded,
+                            ChunkSpan span) {
   for (int round = 0; round < kMaxRounds; ++round) {
     DAVIT_TRY(ctx.Check("read blob " + id_.value));
     std::vector<Wanted> wanted;
@@ -162,7 +172,10 @@ Status BlobCore::EnsureStep(const Context& ctx, LoadedMap& loaded, ChunkSpan spa
       started = Plan(ctx, loaded, span, wanted);
     }
     if (wanted.empty()) return {};
-    for (const FlightPtr& flight : started) Launch(flight);
+    for (const FlightPtr& flight : started) {
+      flight->source = user.source;
+      Launch(flight);
+    }
     bool all = true;
     for (const Wanted& one : wanted) {
       DAVIT_TRY_ASSIGN(const bool ready, WaitFor(ctx, loaded, one));
@@ -265,7 +278,7 @@ void BlobCore::OnDamaged(Flight& flight, std::uint32_t unit, const std::string& 
   const LoadedMap& loaded = *loaded_.load();
   const auto [first, last] = loaded.map->ChunksOfUnit(unit);
   env_.counters.corrupt_chunks.fetch_add(last - first);
-  const std::string from = served_by.empty() ? sources().front()->Describe() : served_by;
+  const std::string from = served_by.empty() ? SourcesFor(flight).front()->Describe() : served_by;
   if (flight.repair) {
     log::Error("damaged twice, not delivered and not cached",
                {{"blob", id_.value}, {"chunk", first}, {"from", from}, {"error", error}});
@@ -281,6 +294,7 @@ void BlobCore::OnDamaged(Flight& flight, std::uint32_t unit, const std::string& 
   ReturnRoom(flight, unit);
   auto repair = std::make_shared<Flight>();
   repair->blob = shared_from_this();
+  repair->source = flight.source;
   repair->cause = flight.hurry.stop_requested() ? Cause::kDemand : flight.cause;
   repair->first = unit;
   repair->last = unit + 1;

@@ -130,18 +130,31 @@ Status BlobCore::VerifyStored(LoadedMap& loaded) DAVIT_NO_THREAD_SAFETY_ANALYSIS
   return ready_file_->Update({}, bad);
 }
 
-Result<std::unique_ptr<LoadedMap>> BlobCore::DoLoad(const Context& ctx) {
-  std::function<Result<std::shared_ptr<const BlobMap>>(const Context&)> load_map;
-  {
-    MutexLock lock(mutex_);
-    load_map = load_map_;
-  }
-  DAVIT_TRY_ASSIGN(std::shared_ptr<const BlobMap> map, load_map(ctx));
+Result<std::unique_ptr<LoadedMap>> BlobCore::DoLoad(const Context& ctx, const BlobUser& user) {
+  DAVIT_TRY_ASSIGN(std::shared_ptr<const BlobMap> map, user.load_map(ctx));
   auto loaded = std::make_unique<LoadedMap>(std::move(map));
   DAVIT_TRY(CheckMap(*loaded));
   DAVIT_TRY(RecoverReady(*loaded));
   LoadAccessOrder(*loaded);
   return loaded;
+}
+
+// What is cached was verified by another image's map. This one may only use it when it would have
+// verified the same.
+Status BlobCore::Admit(const Context& ctx, const LoadedMap& loaded, BlobUser& user) {
+  auto map = user.load_map(ctx);
+  if (!map.ok()) return std::move(map).error().WithContext("table of blob " + id_.value);
+  LoadedMap own(*std::move(map));
+  DAVIT_TRY(CheckMap(own));
+  if (own.identity != loaded.identity) {
+    return Error(Code::kFailedPrecondition,
+                 fmt::format("blob {} is in use with another table of chunks than this image has",
+                             id_.value))
+        .WithHint(
+            "one of the images that use this blob is damaged or forged; unmount the other one");
+  }
+  user.admitted = true;
+  return {};
 }
 
 }  // namespace davit::storage

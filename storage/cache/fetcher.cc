@@ -165,7 +165,7 @@ void RunFlight(const FlightPtr& flight) {
   }
   Transfer transfer(flight, CopyFromOtherBlobs(*flight, std::move(units)));
   Status status;
-  for (const std::shared_ptr<BlobSource>& source : core.sources()) {
+  for (const std::shared_ptr<BlobSource>& source : core.SourcesFor(*flight)) {
     status = transfer.Run(*source);
     if (status.ok() || !SourceRefuses(status.error().code())) break;
   }

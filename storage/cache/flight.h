@@ -10,6 +10,7 @@
 
 #include "common/base/context.h"
 #include "common/base/sync.h"
+#include "storage/blob/blob.h"
 
 namespace davit::storage {
 
@@ -18,6 +19,7 @@ class BlobCore;
 /// The units [first, last) of one blob. Members below the line are guarded by the blob's mutex.
 struct Flight {
   std::shared_ptr<BlobCore> blob;
+  std::shared_ptr<BlobSource> source;  // of who asked; none for background work
   Cause cause = Cause::kDemand;
   std::uint32_t first = 0;
   std::uint32_t last = 0;

@@ -123,6 +123,27 @@ TEST_F(CorruptionTest, ContentCachedForAnotherTableOfTheSameBlobIsNotUsed) {
   EXPECT_TRUE(ReadAll(*cached, blob_).ok());
 }
 
+TEST_F(CorruptionTest, AForgedImageCannotPassItsContentToAnotherOneThatIsMounted) {
+  OpenCache();
+  const FakeBlob evil({.seed = 99, .chunks = 20, .min_chunk = 100});
+  BlobSpec spec = evil.Spec();
+  spec.id = blob_.map->id();
+  // Equal sizes are the attacker's easiest exercise.
+  auto padded = blob_.Spec();
+  spec.uncompressed_size = padded.uncompressed_size = evil.map->uncompressed_size();
+  const auto forged = *cache_->OpenBlob(spec);
+  ASSERT_TRUE(ReadAll(*forged, evil).ok());
+  padded.load_map = [](const Context&) -> Result<std::shared_ptr<const BlobMap>> {
+    const FakeBlob other({.seed = 99, .chunks = 20, .min_chunk = 100, .digests = false});
+    return other.map;
+  };
+  const auto honest = *cache_->OpenBlob(padded);
+  EXPECT_FALSE(honest->IsReady({0, 1}));
+  std::byte byte;
+  EXPECT_EQ(honest->Read({}, 0, MutableBytes(&byte, 1)).error().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(honest->PinReady({0, 1}), nullptr);
+}
+
 TEST_F(CorruptionTest, VerifyOnStartFindsWhatChangedOnDisk) {
   OpenCache();
   std::string path;

@@ -1,5 +1,6 @@
 // What happens when the host does not answer as it should.
 
+#include "storage/sched/scheduled_source.h"
 #include "tests/unit/storage_sched/sched_fixture.h"
 
 namespace davit::storage {
@@ -24,6 +25,26 @@ TEST_F(SchedulerFaults, WaitsThroughAnOutageOfTwoSeconds) {
   EXPECT_GE(took, seconds(2));
   EXPECT_LE(took, seconds(5));
   EXPECT_GE(scheduler_->stats().retries, 3U);
+}
+
+TEST_F(SchedulerFaults, AScheduledSourceIsPatientToo) {
+  std::atomic<int> failures{3};
+  blob_.source->SetHook([&](const auto&, std::uint64_t, auto&) -> Status {
+    if (failures-- > 0) return Away();
+    return {};
+  });
+  const auto source = WithScheduler(blob_.source, *scheduler_);
+  std::string got;
+  auto read = std::async(std::launch::async, [&] {
+    SourceRead how;
+    return source->Read({}, {5, 100}, how, [&](Bytes piece) -> Status {
+      got += AsText(piece);
+      return {};
+    });
+  });
+  RunUntilReady(read);
+  ASSERT_TRUE(read.get().ok());
+  EXPECT_EQ(got, Truth({5, 100}));
 }
 
 TEST_F(SchedulerFaults, GivesUpAfterTheDemandPatienceWithTheCause) {
