@@ -130,7 +130,7 @@ class Finder {
           (d.platform && std::ranges::count(d.platform->os_features, kOsFeature) > 0);
       ranked.emplace_back((marked ? 0 : 2) + (d.platform ? 0 : 1), &d);
     }
-    std::ranges::stable_sort(ranked, {}, [](const auto& item) { return item.first; });
+    std::ranges::sort(ranked);  // equal ranks: by address, which is the order in the index
     std::vector<const oci::Descriptor*> out;
     for (const auto& item : ranked) out.push_back(item.second);
     if (out.size() > kMaxProbes) out.resize(kMaxProbes);
