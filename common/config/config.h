@@ -28,7 +28,7 @@ struct Config {
     std::string id;         // empty: the host name
     std::string state_dir;  // everything that must survive a restart
     std::string on_stop = "unmount";
-    std::int64_t mount_threads = 8;
+    std::int64_t mount_threads = 16;
     std::chrono::milliseconds mount_timeout{120'000};
     std::int64_t keep_images = 64;
   } node;

@@ -38,7 +38,7 @@ constexpr FieldInfo kFields[] = {
      "start. `keep`: leave them in place; reads fail until the daemon is back. `forget`: unmount "
      "them for good."},
     {"node.mount_threads", kInt, AT(node.mount_threads), "", 1, 64, "",
-     "Mounts and unmounts that run at the same time."},
+     "Mounts that are made at the same time."},
     {"node.mount_timeout", kDuration, AT(node.mount_timeout), "", 1'000, kDay, "",
      "Time to resolve an image, fetch its metadata and mount it. Waiting for `ready` modes beyond "
      "`mounted` is not counted."},

@@ -35,6 +35,7 @@ MountService::MountService(const Options& options, Parts parts)
     : options_(options),
       parts_(std::move(parts)),
       mount_pool_("mount", static_cast<std::size_t>(options.threads), 100'000),
+      unmount_pool_("unmount", 4, 100'000),
       ready_pool_("ready", 2, 100'000) {}
 
 std::shared_ptr<MountService> MountService::Create(const Options& options, Parts parts) {
@@ -171,7 +172,8 @@ Result<bool> MountService::Unmount(const std::string& id, bool force, Duration w
     if (it == entries_.end()) return true;
     entry = it->second;
     if (entry->busy == Busy::kMounting) entry->stop.request_stop();
-    while (entry->busy == Busy::kMounting && !entry->only_filling) {
+    // What no task works on is taken over at once.
+    while (entry->busy == Busy::kMounting && !entry->only_filling && !entry->queued) {
       if (!changed_.Wait(mutex_, ctx)) {
         return Error(Code::kAborted, fmt::format("mount {} is being made and is now stopped", id))
             .WithHint("try again in a moment");
@@ -293,8 +295,10 @@ void MountService::Shutdown(OnStop how) {
   // What is under way ends by its stop token; what is queued sees that the end has come.
   mount_pool_.WaitIdle();
   ready_pool_.WaitIdle();
+  unmount_pool_.WaitIdle();
   StopAll(how);
   mount_pool_.Shutdown();
+  unmount_pool_.Shutdown();
   ready_pool_.Shutdown();
 }
 
@@ -310,7 +314,7 @@ void MountService::StopAll(OnStop how) {
     return;
   }
   for (const EntryPtr& entry : all) {
-    const Status submitted = mount_pool_.Submit([this, entry, how] {
+    const Status submitted = unmount_pool_.Submit([this, entry, how] {
       const Status ended = EndSession(entry, true);
       if (!ended) {
         log::Warn("cannot unmount", {{"mount", entry->request.id}, {"error", ended.error()}});
@@ -321,7 +325,7 @@ void MountService::StopAll(OnStop how) {
     });
     if (!submitted) log::Warn("cannot end a mount", {{"error", submitted.error()}});
   }
-  mount_pool_.WaitIdle();
+  unmount_pool_.WaitIdle();
   const MutexLock lock(mutex_);
   entries_.clear();
   changed_.NotifyAll();

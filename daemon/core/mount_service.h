@@ -104,6 +104,7 @@ class MountService : public std::enable_shared_from_this<MountService> {
     TimePoint changed_at{};
     std::chrono::milliseconds retry_after{};
     api::Ready reached = api::Ready::kMounted;
+    bool queued = false;        // kMounting, but the task has not begun
     bool only_filling = false;  // kMounting, but no task runs: the fill will end it
   };
   using EntryPtr = std::shared_ptr<Entry>;  // fields are guarded by mutex_
@@ -141,7 +142,8 @@ class MountService : public std::enable_shared_from_this<MountService> {
   bool draining_ DAVIT_GUARDED_BY(mutex_) = false;
   std::set<std::string> to_restore_ DAVIT_GUARDED_BY(mutex_);  // not tried yet
   ThreadPool mount_pool_;
-  ThreadPool ready_pool_;  // waits for `prefetched`
+  ThreadPool unmount_pool_;  // its own: mounts that wait for a registry must not hold it up
+  ThreadPool ready_pool_;    // waits for `prefetched`
 };
 
 }  // namespace davit::daemon

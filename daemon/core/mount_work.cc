@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "common/base/log.h"
 #include "daemon/core/mount_service.h"
@@ -24,12 +25,20 @@ std::uint64_t Milliseconds(Duration duration) {
 }  // namespace
 
 Status MountService::Start(const EntryPtr& entry) {
+  {
+    const MutexLock lock(mutex_);
+    entry->queued = true;
+  }
   Status submitted = mount_pool_.Submit([this, entry] { RunMount(entry); });
   if (!submitted) Fail(entry, submitted.error());
   return submitted;
 }
 
 void MountService::RunMount(const EntryPtr& entry) {
+  {
+    const MutexLock lock(mutex_);
+    if (!std::exchange(entry->queued, false) || entry->busy != Busy::kMounting) return;
+  }
   const log::Scope scope({{"mount", entry->request.id}, {"image", entry->request.source}});
   Context ctx;
   ctx.stop = entry->stop.get_token();
@@ -172,7 +181,7 @@ void MountService::Fail(const EntryPtr& entry, Error error) {
 }
 
 Status MountService::StartUnmount(const EntryPtr& entry, bool force) {
-  return mount_pool_.Submit([this, entry, force] { RunUnmount(entry, force); });
+  return unmount_pool_.Submit([this, entry, force] { RunUnmount(entry, force); });
 }
 
 void MountService::RunUnmount(const EntryPtr& entry, bool force) {

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """davitd and `davit mount` with real mounts of an image in docker-registry."""
+import base64
 import concurrent.futures
 import errno
 import json
@@ -273,6 +274,38 @@ class DaemonMountTest(unittest.TestCase):
         self.assertEqual(got, [BIG["data/1"]])
         warned = [line for line in self.daemon.log_text().splitlines() if "a request of the kernel hangs" in line]
         self.assertEqual(len(warned), len(set(warned)))
+
+    def test_private_images(self):
+        registry = Registry(self.dir, login=True).start()
+        self.addCleanup(registry.stop)
+        image = f"{registry.host}/own/image:v1"
+        auth = json.dumps({"auths": {registry.host: {"auth": base64.b64encode(b"davit:secret").decode()}}})
+        make_rafs(self.dir, FILES, image, env={"IMAGE_PULL_AUTH": base64.b64encode(b"davit:secret").decode()})
+        self.daemon = Daemon(self.dir, scheduler__demand_patience="2s")
+        self.daemon.start()
+        self.daemon.mount("m", image, self.point(), plain_http=True, registry_auth=auth, fill=False)
+        self.assertEqual(read(self.point() + "/data/1"), BIG["data/1"])
+        # Whoever has no access gets none, although all of it would be local.
+        request = {"id": "thief", "source": image, "mountpoint": self.point("thief"), "plain_http": True}
+        status, text, _ = self.daemon.request("POST", "/api/v1/mounts", request)
+        self.assertEqual((status, json.loads(text)["code"]), (401, "unauthenticated"))
+        wrong = json.dumps({"auths": {registry.host: {"auth": base64.b64encode(b"davit:wrong").decode()}}})
+        status, text, _ = self.daemon.request("POST", "/api/v1/mounts", {**request, "registry_auth": wrong})
+        self.assertEqual(status, 401, text)
+        # After a restart there is no secret: what is local can be read, the rest once it is renewed.
+        self.daemon.stop()
+        self.daemon.start()
+        self.assertEqual(self.daemon.call("GET", "/api/v1/mounts/m")["state"], "mounted")
+        self.assertEqual(read(self.point() + "/data/1"), BIG["data/1"])
+        with self.assertRaises(OSError):
+            read(self.point() + "/data/9")
+        self.daemon.mount("m", image, self.point(), plain_http=True, registry_auth=auth, fill=False)
+        self.assertEqual(read(self.point() + "/data/9"), BIG["data/9"])
+        for where in (os.path.join(self.dir, "state/mounts"), os.path.join(self.dir, "state/images")):
+            for base, _, names in os.walk(where):
+                for name in names:
+                    self.assertNotIn(b"ZGF2aXQ6c2VjcmV0", read(os.path.join(base, name)))
+        self.assertNotIn("ZGF2aXQ6c2VjcmV0", self.daemon.log_text())
 
     def test_unmount_cancels_a_mount_in_progress(self):
         registry = Registry(self.dir).start()

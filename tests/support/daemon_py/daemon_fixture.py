@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
+import urllib.error
 import urllib.request
 
 BIN = os.environ["DAVIT_BIN_DIR"]
@@ -182,18 +183,22 @@ def davit(*words, ok=True, env=None):
     return result
 
 
-def make_rafs(directory, files, target, *options):
+def make_rafs(directory, files, target, *options, env=None):
     """Builds a RAFS image of these files under the reference `target`."""
     source = tempfile.mkdtemp(dir=directory)
     write_layout(source, files)
-    davit("convert", f"oci:{source}:v1", target, "--plain-http", "--platform", "linux/amd64", *options)
+    davit("convert", f"oci:{source}:v1", target, "--plain-http", "--platform", "linux/amd64", *options, env=env)
 
 
 class Registry:
     """Debian's docker-registry on loopback; may be stopped and started on the same port."""
 
-    def __init__(self, root):
+    # bcrypt of "secret", cost 5
+    PASSWORDS = "davit:$2b$05$davitdavitdavitdavitde6huyg6.11x3ITStG2Hhl/obnCYLafxi\n"
+
+    def __init__(self, root, login=False):
         self.root = root
+        self.login = login
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -205,6 +210,10 @@ class Registry:
         with open(config, "w", encoding="utf-8") as handle:
             handle.write(f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {self.root}/registry}}}}\n"
                          f"http: {{addr: {self.host}}}\n")
+            if self.login:
+                with open(os.path.join(self.root, "htpasswd"), "w", encoding="utf-8") as passwords:
+                    passwords.write(self.PASSWORDS)
+                handle.write(f"auth: {{htpasswd: {{realm: test, path: {self.root}/htpasswd}}}}\n")
         with open(os.path.join(self.root, "registry.log"), "ab") as log:
             self.process = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
 
@@ -212,6 +221,9 @@ class Registry:
             try:
                 with urllib.request.urlopen(f"http://{self.host}/v2/", timeout=2):
                     return True
+            except urllib.error.HTTPError as error:
+                error.close()
+                return error.code == 401
             except OSError:
                 return False
         wait_for(answers, 20, "docker-registry")

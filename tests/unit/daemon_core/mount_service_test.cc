@@ -137,6 +137,19 @@ TEST_F(MountServiceTest, ManyStuckMountsBlockNobodyElse) {
   for (int i = 0; i < 50; ++i) EXPECT_TRUE(Await("m" + std::to_string(i), "mounted")) << i;
 }
 
+TEST_F(MountServiceTest, StuckMountsDoNotHoldUnmountsUp) {
+  Open();
+  ASSERT_TRUE(service->Mount(Request("good"), kPatience).ok());
+  images.Block();
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(service->Mount(Request("m" + std::to_string(i)), Duration::zero()).ok());
+  }
+  EXPECT_TRUE(*service->Unmount("good", false, kPatience));
+  // Nor is one that waits behind them for its turn.
+  EXPECT_TRUE(*service->Unmount("m4", false, kPatience));
+  EXPECT_EQ(service->List().size(), 4U);
+}
+
 TEST_F(MountServiceTest, UnmountStopsAMountInProgress) {
   Open();
   images.Block();
