@@ -120,15 +120,18 @@ class RegistryImpl final : public Registry {
   Counter& AddCounter(const std::string& name, const std::string& help,
                       const Labels& labels) override {
     auto& family = prometheus::BuildCounter().Name(name).Help(help).Register(inner_);
+    const MutexLock lock(mutex_);
     return Keep(counters_, family.Add(labels));
   }
   Gauge& AddGauge(const std::string& name, const std::string& help, const Labels& labels) override {
     auto& family = prometheus::BuildGauge().Name(name).Help(help).Register(inner_);
+    const MutexLock lock(mutex_);
     return Keep(gauges_, family.Add(labels));
   }
   Histogram& AddHistogram(const std::string& name, const std::string& help,
                           const std::vector<double>& buckets, const Labels& labels) override {
     auto& family = prometheus::BuildHistogram().Name(name).Help(help).Register(inner_);
+    const MutexLock lock(mutex_);
     return Keep(histograms_, family.Add(labels, buckets));
   }
 
@@ -170,11 +173,10 @@ class RegistryImpl final : public Registry {
 
  private:
   template <class Base, class Inner>
-  Base& Keep(std::map<Inner*, std::unique_ptr<Base>>& kept, Inner& inner) {
+  Base& Keep(std::map<Inner*, std::unique_ptr<Base>>& kept, Inner& inner) DAVIT_REQUIRES(mutex_) {
     using Impl = std::conditional_t<
         std::is_same_v<Base, Counter>, CounterImpl,
         std::conditional_t<std::is_same_v<Base, Gauge>, GaugeImpl, HistogramImpl>>;
-    const MutexLock lock(mutex_);
     auto& slot = kept[&inner];
     if (slot == nullptr) slot = std::make_unique<Impl>(inner);
     return *slot;

@@ -23,7 +23,7 @@ std::vector<api::InflightIo> ListInflight(const std::vector<MountService::Live>&
            .hung = request.age >= hung_after});
     }
   }
-  std::ranges::stable_sort(out, std::greater<>(), &api::InflightIo::age_ms);
+  std::ranges::sort(out, std::greater<>(), &api::InflightIo::age_ms);
   return out;
 }
 
