@@ -36,9 +36,17 @@ class ClientImpl final : public Client {
 
   Status Unmount(const Context& ctx, const std::string& id) override {
     DAVIT_TRY(api::CheckMountId(id));
-    auto reply = Call(ctx, "DELETE", "/api/v1/mounts/" + id, "");
-    if (!reply && reply.error().code() != Code::kNotFound) return std::move(reply).error();
-    return {};
+    // 202: it goes on in the daemon; asking again joins it.
+    while (true) {
+      auto reply = Send(ctx, "DELETE", "/api/v1/mounts/" + id, "");
+      if (!reply.ok()) {
+        if (reply.error().code() == Code::kNotFound) return {};
+        return std::move(reply).error();
+      }
+      if (reply->status != 202) return {};
+      if (!Clock::Real().SleepFor(kPollMax, ctx.stop)) return ctx.Check("unmount " + id);
+      DAVIT_TRY(ctx.Check("unmount " + id));
+    }
   }
 
   Result<api::MountInfo> Get(const Context& ctx, const std::string& id) override {

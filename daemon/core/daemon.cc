@@ -141,7 +141,7 @@ Status DaemonImpl::InitMounts() {
                                   return (plain_http ? plain_registries_ : registries_)
                                       ->Open(reference, std::move(credentials));
                                 },
-                                *cache_));
+                                *cache_, *scheduler_));
   DAVIT_TRY_ASSIGN(MountStore store, MountStore::Open(config.node.state_dir + "/mounts"));
   mounts_ = MountService::Create(MountOptions(config), {.images = *images_,
                                                         .events = events_,

@@ -80,19 +80,22 @@ std::string PlatformText(const rafs::ImageRef& found, const oci::Platform& wante
 }  // namespace
 
 ImageStore::ImageStore(const Options& options, OpenRepository open_repository,
-                       storage::BlobCache& cache)
+                       storage::BlobCache& cache, storage::Scheduler& scheduler)
     : options_(options),
       open_repository_(std::move(open_repository)),
       cache_(cache),
+      scheduler_(scheduler),
       sources_(std::make_shared<BlobSources>(
           [&cache](const storage::BlobId& id) { cache.StopBackground(id); })),
       prefetch_pool_("prefetch", 1) {}
 
 Result<std::unique_ptr<ImageStore>> ImageStore::Create(const Options& options,
                                                        OpenRepository open_repository,
-                                                       storage::BlobCache& cache) {
+                                                       storage::BlobCache& cache,
+                                                       storage::Scheduler& scheduler) {
   DAVIT_TRY(MakeDirectories(options.directory));
-  return std::unique_ptr<ImageStore>(new ImageStore(options, std::move(open_repository), cache));
+  return std::unique_ptr<ImageStore>(
+      new ImageStore(options, std::move(open_repository), cache, scheduler));
 }
 
 std::string ImageStore::DirectoryOf(const std::string& digest) const {
@@ -149,7 +152,7 @@ Result<std::shared_ptr<SharedImage>> ImageStore::FetchAndOpen(const Context& ctx
     DAVIT_TRY(WriteFileAtomic(manifest_path, AsBytes(found.manifest.content)));
   }
   Touch(directory);
-  return SharedImage::Open(digest, directory, cache_, *sources_);
+  return SharedImage::Open(digest, directory, cache_, scheduler_, *sources_);
 }
 
 Result<std::shared_ptr<SharedImage>> ImageStore::Share(const Context& ctx,

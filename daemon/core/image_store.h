@@ -34,12 +34,14 @@ class ImageStore final : public ImageProvider {
   /// `cache` must outlive it and everything that it opened.
   static Result<std::unique_ptr<ImageStore>> Create(const Options& options,
                                                     OpenRepository open_repository,
-                                                    storage::BlobCache& cache);
+                                                    storage::BlobCache& cache,
+                                                    storage::Scheduler& scheduler);
   Result<std::shared_ptr<Image>> Open(const Context& ctx, const ImageRequest& request) override;
   void Prune(const std::set<std::string>& needed) override;
 
  private:
-  ImageStore(const Options& options, OpenRepository open_repository, storage::BlobCache& cache);
+  ImageStore(const Options& options, OpenRepository open_repository, storage::BlobCache& cache,
+             storage::Scheduler& scheduler);
   std::string DirectoryOf(const std::string& digest) const;
   Result<rafs::ImageRef> Find(const Context& ctx, registry::Repository& repository,
                               const registry::Reference& reference, const ImageRequest& request);
@@ -55,6 +57,7 @@ class ImageStore final : public ImageProvider {
   const Options options_;
   const OpenRepository open_repository_;
   storage::BlobCache& cache_;
+  storage::Scheduler& scheduler_;
   const std::shared_ptr<BlobSources> sources_;
   ThreadPool prefetch_pool_;
   Mutex mutex_;

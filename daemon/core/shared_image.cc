@@ -6,12 +6,14 @@
 
 #include "common/base/log.h"
 #include "rafs/image/image.h"
+#include "storage/sched/scheduled_source.h"
 
 namespace davit::daemon {
 
 Result<std::shared_ptr<SharedImage>> SharedImage::Open(std::string manifest_digest,
                                                        const std::string& directory,
                                                        storage::BlobCache& cache,
+                                                       storage::Scheduler& scheduler,
                                                        BlobSources& sources) {
   // Twice: the file system owns one; the other lives as long as the cache may ask for a blob's
   // map, which is longer when another image shares the blob. Both map the same file.
@@ -23,13 +25,15 @@ Result<std::shared_ptr<SharedImage>> SharedImage::Open(std::string manifest_dige
     const MutexLock lock(image->blobs_->mutex);
     image->blobs_->open.resize(tree->blobs().size());
   }
-  auto opener = [maps, directory, &cache, &sources, blobs = image->blobs_](
+  auto opener = [maps, directory, &cache, &scheduler, &sources, blobs = image->blobs_](
                     std::uint32_t position) -> Result<std::shared_ptr<storage::CachedBlob>> {
     const rafs::BlobRecord& record = maps->blobs()[position];
     storage::BlobSpec spec;
     spec.id = record.id;
     spec.source = sources.Get(record.id);
-    spec.load_map = rafs::MapLoader(maps, position, spec.source, directory);
+    // Through the scheduler: a registry that is away for a moment must not fail the first read.
+    spec.load_map =
+        rafs::MapLoader(maps, position, storage::WithScheduler(spec.source, scheduler), directory);
     spec.uncompressed_size = record.ci.uncompressed_size;
     DAVIT_TRY_ASSIGN(std::shared_ptr<storage::CachedBlob> blob, cache.OpenBlob(spec));
     const MutexLock lock(blobs->mutex);

@@ -19,10 +19,12 @@ namespace davit::daemon {
 /// so that they may be late.
 class SharedImage {
  public:
-  /// `cache` and `sources` must outlive it and everything that holds its file system.
+  /// `cache`, `scheduler` and `sources` must outlive it and everything that holds its file system.
   static Result<std::shared_ptr<SharedImage>> Open(std::string manifest_digest,
                                                    const std::string& directory,
-                                                   storage::BlobCache& cache, BlobSources& sources);
+                                                   storage::BlobCache& cache,
+                                                   storage::Scheduler& scheduler,
+                                                   BlobSources& sources);
   SharedImage(const SharedImage&) = delete;
   SharedImage& operator=(const SharedImage&) = delete;
 
