@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);  // sendfile has no MSG_NOSIGNAL; clients may leave at any time
   options.port = std::atoi(flags["--port"].c_str());
   options.latency_ms = std::atoi(flags["--latency-ms"].c_str());
   options.bytes_per_second = std::strtoull(flags["--bytes-per-second"].c_str(), nullptr, 10);
