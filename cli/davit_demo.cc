@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <array>
+#include <cstdlib>
 #include <filesystem>
 #include <ostream>
 
@@ -30,6 +31,10 @@ Result<std::string> FindScript() {
 int RunDemo(bool keep, Io& io) {
   const auto script = FindScript();
   if (!script.ok()) return Fail(io, script.error());
+  // The tour is of the binaries beside this one, not of others that the script might find.
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (!error) ::setenv("DAVIT_BIN_DIR", self.parent_path().c_str(), 0);
   ::execl(script->c_str(), script->c_str(), keep ? "--keep" : nullptr, nullptr);
   return Fail(io, Error::FromErrno(errno, "run " + *script));
 }

@@ -16,6 +16,8 @@ namespace davit::cli {
 
 void AddImageAccessOptions(CLI::App& command, ImageAccessOptions& options, bool with_platform) {
   command.add_flag("--plain-http", options.plain_http, "Speak HTTP instead of HTTPS to registries");
+  command.add_option("--plain-http-host", options.plain_http_hosts,
+                     "Speak HTTP to this registry host only (host[:port])");
   command.add_flag("--insecure", options.insecure, "Do not verify TLS certificates");
   command.add_option("--ca-file", options.ca_files, "Trust the certificates in this PEM file too");
   command.add_option("--hosts-dir", options.hosts_dir,
@@ -39,6 +41,7 @@ ImageAccess::ImageAccess(const ImageAccessOptions& options) : state_(std::make_u
   state_->http = http::Client::Create({});
   registry::RegistryOptions registry;
   registry.plain_http = options.plain_http;
+  registry.plain_http_hosts = options.plain_http_hosts;
   registry.tls.ca_files = options.ca_files;
   registry.tls.skip_verify = options.insecure;
   registry.hosts_dir = options.hosts_dir;

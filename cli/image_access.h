@@ -14,6 +14,7 @@ namespace davit::cli {
 /// Options of every command that names an image.
 struct ImageAccessOptions {
   bool plain_http = false;
+  std::vector<std::string> plain_http_hosts;
   bool insecure = false;
   std::vector<std::string> ca_files;
   std::string hosts_dir;
