@@ -13,23 +13,25 @@
 namespace davit::log {
 namespace {
 
+std::shared_ptr<spdlog::logger> MakeLogger(spdlog::sink_ptr target) {
+  auto logger = std::make_shared<spdlog::logger>("davit", std::move(target));
+  logger->set_pattern("%v");
+  logger->set_level(spdlog::level::trace);
+  logger->flush_on(spdlog::level::trace);
+  return logger;
+}
+
 struct Sink {
   Mutex mutex;
-  std::shared_ptr<spdlog::logger> logger DAVIT_GUARDED_BY(mutex);
+  std::shared_ptr<spdlog::logger> logger DAVIT_GUARDED_BY(mutex) =
+      MakeLogger(std::make_shared<spdlog::sinks::stderr_sink_mt>());
   std::atomic<Level> level{Level::kInfo};
   std::atomic<bool> json{false};
 };
 
 // Never destroyed: threads may log until the process ends.
 Sink& TheSink() {
-  static Sink* sink = [] {
-    auto* s = new Sink;
-    s->logger = std::make_shared<spdlog::logger>("davit",
-                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
-    s->logger->set_pattern("%v");
-    s->logger->set_level(spdlog::level::trace);
-    return s;
-  }();
+  static Sink* sink = new Sink;
   return *sink;
 }
 
@@ -165,10 +167,7 @@ Status Configure(const Options& options) {
           .WithHint("choose a file in a directory that exists and can be written");
     }
   }
-  auto logger = std::make_shared<spdlog::logger>("davit", std::move(target));
-  logger->set_pattern("%v");
-  logger->set_level(spdlog::level::trace);
-  logger->flush_on(spdlog::level::trace);
+  auto logger = MakeLogger(std::move(target));
   Sink& sink = TheSink();
   MutexLock lock(sink.mutex);
   sink.logger = std::move(logger);

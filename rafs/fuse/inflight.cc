@@ -19,10 +19,12 @@ void InflightSlot::Begin(Operation operation, std::uint64_t inode, std::uint64_t
 
 void InflightSlot::Resume(Operation operation, std::uint64_t inode, std::uint64_t offset,
                           std::uint64_t size, TimePoint since) {
-  operation_.store(operation, std::memory_order_relaxed);
-  inode_.store(inode, std::memory_order_relaxed);
-  offset_.store(offset, std::memory_order_relaxed);
-  size_.store(size, std::memory_order_relaxed);
+  // Released, and acquired by Describe: whoever sees a value of this request also sees that the
+  // request before it has ended.
+  operation_.store(operation, std::memory_order_release);
+  inode_.store(inode, std::memory_order_release);
+  offset_.store(offset, std::memory_order_release);
+  size_.store(size, std::memory_order_release);
   start_.store(since.time_since_epoch().count(), std::memory_order_release);
 }
 
@@ -31,15 +33,14 @@ void InflightSlot::End() { start_.store(0, std::memory_order_release); }
 bool InflightSlot::Describe(TimePoint now, InflightRequest& out) const {
   const std::int64_t start = start_.load(std::memory_order_acquire);
   if (start == 0) return false;
-  out.operation = OperationName(operation_.load(std::memory_order_relaxed));
-  out.inode = inode_.load(std::memory_order_relaxed);
-  out.offset = offset_.load(std::memory_order_relaxed);
-  out.size = size_.load(std::memory_order_relaxed);
+  out.operation = OperationName(operation_.load(std::memory_order_acquire));
+  out.inode = inode_.load(std::memory_order_acquire);
+  out.offset = offset_.load(std::memory_order_acquire);
+  out.size = size_.load(std::memory_order_acquire);
   const Duration age = now - TimePoint(Duration(start));
   out.age = std::max(std::chrono::duration_cast<std::chrono::milliseconds>(age),
                      std::chrono::milliseconds(0));
   // The thread may have gone on to its next request while the fields were read.
-  std::atomic_thread_fence(std::memory_order_acquire);
   return start_.load(std::memory_order_relaxed) == start;
 }
 
