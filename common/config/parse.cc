@@ -1,26 +1,16 @@
 #include "common/config/parse.h"
 
-// toml++ 3.3 asserts on some malformed texts ("[[[["). Its assertions become exceptions, which are
-// caught below, whatever the build type.
-#undef NDEBUG
-#include <stdexcept>
-namespace davit::config {
-static constexpr void CheckTomlAssertion(bool holds) {
-  if (!holds) throw std::logic_error("malformed TOML");
-}
-}  // namespace davit::config
-#define TOML_ASSERT(expr) ::davit::config::CheckTomlAssertion(static_cast<bool>(expr))
-#define TOML_EXCEPTIONS 1
-#define TOML_HEADER_ONLY 1
-#define TOML_ENABLE_FORMATTERS 0
 #include <fmt/format.h>
-#include <toml++/toml.h>
 
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "common/base/toml_settings.h"
 #include "common/config/units.h"
 #include "common/json/json.h"
+// clang-format off: after its settings
+#include <toml++/toml.h>
+// clang-format on
 
 namespace davit::config {
 namespace {

@@ -92,18 +92,20 @@ class RangeChecker {
   std::uint64_t skip_ = 0;
 };
 
-/// One try at one URL. `good` says whether the reply was of the right kind at all.
+/// One try at one URL. Session::Send says in its errors what was read. `good` says whether the
+/// reply was of the right kind at all.
 Status ReadOnce(Session& session, const Context& ctx, const Endpoint& endpoint, const Call& call,
                 RangeRead& read, bool& good) {
   good = false;
-  RangeChecker checker(read, session.name() + ": " + call.what + " at " + endpoint.Origin());
+  RangeChecker checker(read, endpoint.Origin());
   const BodySink sink{
       [&](int status, const http::Headers& h) { return checker.Headers(status, h); },
       [&](Bytes data) { return checker.Data(data); }};
   DAVIT_TRY_ASSIGN(const Reply reply, session.Send(ctx, endpoint, call, &sink));
   if (reply.response.status != 200 && reply.response.status != 206)
     return session.Unexpected(reply, endpoint, call);
-  DAVIT_TRY(checker.End());
+  if (Status end = checker.End(); !end.ok())
+    return std::move(end).error().WithContext(session.name() + ": " + call.what);
   good = true;
   if (read.memo != nullptr && reply.redirected) read.memo->Put(endpoint.Origin(), reply.url);
   return {};
@@ -127,6 +129,19 @@ class RegistryBlobSource final : public storage::BlobSource {
                                range.length, range.offset, blob_.size));
     }
     if (range.length == 0) return {};
+    bool untouched = true;
+    Status status = ReadAnywhere(ctx, range, how, sink, untouched);
+    // A proxy that mixed up one reply may well get the next one right.
+    if (!status.ok() && untouched && status.error().code() == Code::kDataLoss)
+      status = ReadAnywhere(ctx, range, how, sink, untouched);
+    return status;
+  }
+
+ private:
+  /// Asks the endpoints in order. `untouched`: the sink has seen nothing, and the caller still
+  /// wants it.
+  Status ReadAnywhere(const Context& ctx, ByteRange range, storage::SourceRead& how,
+                      const storage::ByteSink& sink, bool& untouched) {
     std::optional<Error> error;
     for (const Endpoint* endpoint : session_->PullOrder(false, how.avoid_endpoint)) {
       RangeRead read{.blob = blob_, .range = range, .sink = sink, .memo = &memo_};
@@ -136,6 +151,7 @@ class RegistryBlobSource final : public storage::BlobSource {
         if (endpoint->mirror) session_->shared().health.Succeeded(endpoint->Origin());
         return status;
       }
+      untouched = read.delivered == 0 && !read.sink_failed && ctx.Check("").ok();
       if (read.sink_failed || !ctx.Check("").ok()) return status;
       session_->NoteFailure(*endpoint, status.error());
       // The sink cannot take bytes back; what is there must not be mixed with another's.
@@ -146,7 +162,6 @@ class RegistryBlobSource final : public storage::BlobSource {
     return *std::move(error);
   }
 
- private:
   const std::shared_ptr<Session> session_;
   const oci::Descriptor blob_;
   RedirectMemo memo_;

@@ -50,6 +50,8 @@ void EndpointHealth::Succeeded(const std::string& origin) {
 void EndpointHealth::Failed(const std::string& origin, const Error& error) {
   MutexLock lock(mutex_);
   State& state = states_[origin];
+  // It was asked although it is skipped, because all others had failed too: that says nothing new.
+  if (clock_.Now() < state.skip_until) return;
   const std::chrono::seconds skip =
       std::min(kLongestSkip, kFirstSkip * (1 << std::min(state.failures, 5)));
   state.failures = std::min(state.failures + 1, 1000);

@@ -22,6 +22,7 @@ class EndpointHealth {
   /// How long the endpoint wants no requests at all (Retry-After); nothing when it does not mind.
   std::optional<std::chrono::seconds> Paused(const std::string& origin);
   void Succeeded(const std::string& origin);
+  /// Does not count while the endpoint is skipped.
   void Failed(const std::string& origin, const Error& error);
   /// Reads Retry-After of a 429 or 503, RateLimit-Remaining and Warning.
   void Saw(const std::string& origin, const http::Response& reply);

@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#define TOML_EXCEPTIONS 0
-#include <toml++/toml.h>
 
 #include "common/base/fd.h"
+#include "common/base/toml_settings.h"
 #include "storage/registry/errors.h"
+// clang-format off: after its settings
+#include <toml++/toml.h>
+// clang-format on
 
 namespace davit::registry {
 namespace {
@@ -153,6 +155,17 @@ Result<Endpoint> ParseEndpoint(const std::string& text, const toml::table& table
   return out;
 }
 
+// toml++ throws; nothing of it goes further than this.
+Result<toml::table> ParseToml(std::string_view text) {
+  try {
+    return toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    return Bad(fmt::format("line {}: {}", error.source().begin.line, error.description()));
+  } catch (const std::exception& error) {
+    return Bad(error.what());
+  }
+}
+
 bool Exists(const std::string& path) {
   struct stat st{};
   return stat(path.c_str(), &st) == 0;
@@ -216,12 +229,7 @@ std::vector<std::string> HostDirectories(const std::string& host) {
 Result<std::vector<Endpoint>> ParseHostsToml(std::string_view text, const std::string& dir,
                                              const std::string& host,
                                              const HostDefaults& defaults) {
-  const toml::parse_result parsed = toml::parse(text);
-  if (!parsed) {
-    return Bad(fmt::format("line {}: {}", parsed.error().source().begin.line,
-                           parsed.error().description()));
-  }
-  const toml::table& root = parsed.table();
+  DAVIT_TRY_ASSIGN(const toml::table root, ParseToml(text));
   std::vector<std::pair<std::uint64_t, Endpoint>> mirrors;
   if (const toml::node* node = root.get("host")) {
     const toml::table* hosts = node->as_table();
