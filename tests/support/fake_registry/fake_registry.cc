@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <list>
@@ -67,6 +68,11 @@ class Impl final : public FakeRegistry {
     MutexLock lock(mutex_);
     faults_.clear();
     changed_.NotifyAll();  // ends hangs
+  }
+  int PendingFaults() const override {
+    MutexLock lock(mutex_);
+    return static_cast<int>(
+        std::ranges::count_if(faults_, [](const Fault& fault) { return fault.times > 0; }));
   }
   void SetAway(bool away) override {
     MutexLock lock(mutex_);
@@ -162,9 +168,10 @@ class Impl final : public FakeRegistry {
     WireResponse response;
     const std::optional<Fault> fault = TakeFault(request);
     if (fault && fault->kind == Fault::Kind::kExpiredToken) routes_.ExpireTokens();
+    if (fault && fault->delay_ms > 0)
+      std::this_thread::sleep_for(std::chrono::milliseconds(fault->delay_ms));
     response = routes_.Handle(request);
     if (fault) Apply(*fault, request, response);
-    if (response.hang) return Hang();
     std::size_t entry = 0;
     {
       MutexLock lock(mutex_);
@@ -173,9 +180,10 @@ class Impl final : public FakeRegistry {
       const double seconds =
           std::chrono::duration<double>(std::chrono::steady_clock::now() - started_).count();
       log_.push_back({request.method, request.path, request.query, request.Header("range"),
-                      request.Header("authorization"), request.Header("accept"), response.status, 0,
-                      seconds});
+                      request.Header("authorization"), request.Header("accept"),
+                      response.hang ? 0 : response.status, 0, seconds});
     }
+    if (response.hang) return Hang();
     std::uint64_t sent = 0;
     const bool usable = connection.Write(response, request.method == "HEAD", sent);
     MutexLock lock(mutex_);
@@ -206,7 +214,8 @@ class Impl final : public FakeRegistry {
     MutexLock lock(mutex_);
     for (Fault& fault : faults_) {
       const bool matches = request.path.find(fault.path) != std::string::npos &&
-                           (fault.method.empty() || fault.method == request.method);
+                           (fault.method.empty() || fault.method == request.method) &&
+                           (fault.kind != Fault::Kind::kFlipByte || Covers(request, fault.offset));
       if (!matches || fault.times == 0) continue;
       if (fault.skip > 0) {
         --fault.skip;
@@ -268,9 +277,36 @@ class Impl final : public FakeRegistry {
         response.status = 307;
         response.headers["Location"] = fault.location;
         break;
+      case Fault::Kind::kGarbage:
+        LoadBody(response);
+        for (char& c : response.body.text) c = static_cast<char>(~c);
+        break;
+      case Fault::Kind::kDelay:
       case Fault::Kind::kExpiredToken:
         break;  // done before the request was handled
     }
+  }
+
+  /// True when the reply to it, if all is well, holds the byte at this offset of the blob.
+  static bool Covers(const WireRequest& request, std::uint64_t offset) {
+    const std::string range = request.Header("range");
+    if (range.empty()) return true;
+    unsigned long long first = 0;
+    unsigned long long last = 0;
+    const int fields = std::sscanf(range.c_str(), "bytes=%llu-%llu", &first, &last);
+    return fields >= 1 && offset >= first && (fields == 1 || offset <= last);
+  }
+
+  /// A body that can be changed.
+  static void LoadBody(WireResponse& response) {
+    if (response.body.file.empty()) return;
+    std::string text(response.body.size, '\0');
+    auto fd = OpenFile(response.body.file, 0);
+    if (!fd.ok() ||
+        !PreadFull(fd->get(), std::as_writable_bytes(std::span(text)), response.body.offset).ok())
+      return;
+    response.body = {};
+    response.body.text = std::move(text);
   }
 
   static void Flip(std::uint64_t blob_offset, WireResponse& response) {
@@ -280,15 +316,7 @@ class Impl final : public FakeRegistry {
       const auto parsed = http::ContentRange::Parse(range->second);
       if (parsed.ok()) first = parsed->range.offset;
     }
-    if (!response.body.file.empty()) {
-      std::string text(response.body.size, '\0');
-      auto fd = OpenFile(response.body.file, 0);
-      if (!fd.ok() ||
-          !PreadFull(fd->get(), std::as_writable_bytes(std::span(text)), response.body.offset).ok())
-        return;
-      response.body = {};
-      response.body.text = std::move(text);
-    }
+    LoadBody(response);
     if (blob_offset >= first && blob_offset - first < response.body.text.size())
       response.body.text[blob_offset - first] ^= 0x01;
   }

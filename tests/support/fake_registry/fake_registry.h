@@ -13,18 +13,21 @@ namespace davit::testing {
 /// What to do wrong, to which requests.
 struct Fault {
   enum class Kind {
-    kStatus,        // answer with `status` (and Retry-After if retry_after >= 0)
-    kReset,         // reset the connection after `offset` bytes of the body
-    kShortBody,     // close it there, although Content-Length promises more
-    kWrongRange,    // Content-Range says another place than was asked
-    kIgnoreRange,   // 200 with the whole blob
-    kHtml,          // 200 with an HTML page
-    kFlipByte,      // one byte of the blob, at `offset` of it, arrives changed
-    kWrongDigest,   // Docker-Content-Digest of something else
-    kNoDigest,      // HEAD and GET without Docker-Content-Digest
-    kDrip,          // `bytes_per_second`
-    kHang,          // no answer at all
-    kRedirect,      // 307 to `location`
+    kStatus,       // answer with `status` (and Retry-After if retry_after >= 0)
+    kReset,        // reset the connection after `offset` bytes of the body
+    kShortBody,    // close it there, although Content-Length promises more
+    kWrongRange,   // Content-Range says another place than was asked
+    kIgnoreRange,  // 200 with the whole blob
+    kHtml,         // 200 with an HTML page
+    kFlipByte,     // one byte of the blob, at `offset` of it, arrives changed; requests that do not
+                   // ask for this byte neither match nor count
+    kGarbage,      // a body of the right length with every byte changed
+    kDelay,        // nothing wrong but `delay_ms`
+    kWrongDigest,  // Docker-Content-Digest of something else
+    kNoDigest,     // HEAD and GET without Docker-Content-Digest
+    kDrip,         // `bytes_per_second`
+    kHang,         // no answer at all
+    kRedirect,     // 307 to `location`
     kExpiredToken,  // 401 as if the token had expired; the next one is accepted
   };
   Kind kind = Kind::kStatus;
@@ -34,6 +37,7 @@ struct Fault {
   int times = 1;       // then so many are not; -1: for ever
   int status = 503;
   int retry_after = -1;
+  int delay_ms = 0;  // before the answer, whatever the kind
   std::uint64_t offset = 0;
   std::uint64_t bytes_per_second = 0;
   std::string location;
@@ -84,6 +88,8 @@ class FakeRegistry {
 
   virtual void SetFault(const Fault& fault) = 0;
   virtual void ClearFaults() = 0;
+  /// Faults with a number of times that is not used up.
+  virtual int PendingFaults() const = 0;
   /// True: refuses connections and cuts those there are, until false.
   virtual void SetAway(bool away) = 0;
   /// All tokens given out so far are refused from now on.

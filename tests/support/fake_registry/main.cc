@@ -2,13 +2,16 @@
 
 #include <signal.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "common/base/fd.h"
 #include "common/json/json.h"
+#include "tests/support/fake_registry/control.h"
 #include "tests/support/fake_registry/fake_registry.h"
 
 namespace {
@@ -16,7 +19,9 @@ namespace {
 int Usage() {
   std::fputs(
       "usage: fake-registry --root LAYOUT --name REPOSITORY [--port N] [--latency-ms N] "
-      "[--bytes-per-second N]\n",
+      "[--bytes-per-second N] [--auth none|basic|bearer] [--user NAME:PASSWORD] "
+      "[--token-seconds N] [--control yes]\n"
+      "  --control yes: commands on standard input, see control.h; its end is the program's\n",
       stderr);
   return 2;
 }
@@ -39,6 +44,24 @@ davit::Status Serve(davit::testing::FakeRegistry& registry, const std::string& r
   return {};
 }
 
+davit::Status ParseLogin(std::map<std::string, std::string>& flags,
+                         davit::testing::FakeRegistry::Options& options) {
+  using Auth = davit::testing::FakeRegistry::Options::Auth;
+  static const std::map<std::string, Auth> kKinds = {
+      {"", Auth::kNone}, {"none", Auth::kNone}, {"basic", Auth::kBasic}, {"bearer", Auth::kBearer}};
+  const auto kind = kKinds.find(flags["--auth"]);
+  if (kind == kKinds.end())
+    return davit::Error(davit::Code::kInvalidArgument, "--auth: none, basic or bearer");
+  options.auth = kind->second;
+  if (const std::string user = flags["--user"]; !user.empty()) {
+    const std::size_t colon = std::min(user.find(':'), user.size());
+    options.users[user.substr(0, colon)] = user.substr(std::min(colon + 1, user.size()));
+  }
+  if (flags.contains("--token-seconds"))
+    options.token_seconds = std::atoi(flags["--token-seconds"].c_str());
+  return {};
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -55,14 +78,23 @@ int main(int argc, char** argv) {
   options.port = std::atoi(flags["--port"].c_str());
   options.latency_ms = std::atoi(flags["--latency-ms"].c_str());
   options.bytes_per_second = std::strtoull(flags["--bytes-per-second"].c_str(), nullptr, 10);
+  davit::Status status = ParseLogin(flags, options);
+  if (!status.ok()) {
+    std::fprintf(stderr, "fake-registry: %s\n", status.error().ToString().c_str());
+    return Usage();
+  }
   const auto registry = davit::testing::FakeRegistry::Start(options);
-  const davit::Status status = Serve(*registry, flags["--root"], flags["--name"]);
+  status = Serve(*registry, flags["--root"], flags["--name"]);
   if (!status.ok()) {
     std::fprintf(stderr, "fake-registry: %s\n", status.error().ToString().c_str());
     return 1;
   }
   std::printf("port %d\n", registry->port());
   std::fflush(stdout);
+  if (flags["--control"] == "yes") {
+    davit::testing::RunControl(*registry);
+    return 0;
+  }
   int caught = 0;
   sigwait(&signals, &caught);
   return 0;
