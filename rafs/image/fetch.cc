@@ -7,6 +7,7 @@
 #include <set>
 
 #include "common/base/fd.h"
+#include "common/base/log.h"
 #include "rafs/image/bootstrap_layer.h"
 #include "rafs/image/image.h"
 
@@ -112,6 +113,11 @@ Status FetchBootstrap(const Context& ctx, registry::Repository& repository, cons
   struct stat st{};
   if (::stat(BootstrapPath(directory).c_str(), &st) == 0) return {};
   auto status = FetchInto(ctx, repository, image, directory);
+  if (!status && status.error().code() == Code::kDataLoss) {
+    log::Warn("an image's metadata arrived damaged; it is fetched once more",
+              {{"blob", image.bootstrap.digest}, {"error", status.error()}});
+    status = FetchInto(ctx, repository, image, directory);
+  }
   if (status) return {};
   return std::move(status).error().WithContext(
       fmt::format("bootstrap {} of {}", image.bootstrap.digest, repository.Describe()));
