@@ -200,7 +200,8 @@ Result<bool> BlobCore::WaitFor(const Context& ctx, LoadedMap& loaded, const Want
       if (current == flights_.end()) {
         const auto failed = flight->failed.find(wanted.unit);
         if (failed == flight->failed.end()) return false;
-        const bool own = wanted.own && flight == wanted.flight;
+        // The second try of a damaged unit is the own request's, too.
+        const bool own = wanted.own && (flight == wanted.flight || flight->repair);
         if (failed->second.code() == Code::kCancelled) return false;
         // Somebody else's request: it was as patient as they were, and may have failed before this
         // read began. Damage has been looked at twice, though.
