@@ -105,20 +105,37 @@ std::string ParentOf(const std::string& path) {
 }
 }  // namespace
 
-Status WriteFileAtomic(const std::string& path, Bytes data, mode_t mode) {
+namespace {
+
+Status WriteAndRename(const std::string& path, Bytes data, mode_t mode, bool sync) {
   std::string temporary = path + ".tmp.XXXXXX";
   UniqueFd fd(::mkostemp(temporary.data(), O_CLOEXEC));
   if (!fd) return Error::FromErrno(errno, "create " + temporary);
   Status status = WriteFull(fd.get(), data);
   if (status.ok() && ::fchmod(fd.get(), mode) != 0) status = Error::FromErrno(errno, "chmod");
-  if (status.ok() && ::fsync(fd.get()) != 0) status = Error::FromErrno(errno, "fsync");
+  if (status.ok() && sync && ::fsync(fd.get()) != 0) status = Error::FromErrno(errno, "fsync");
   if (status.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) {
     status = Error::FromErrno(errno, "rename");
   }
-  if (!status.ok()) {
-    ::unlink(temporary.c_str());
-    return std::move(status).error().WithContext("write " + path);
-  }
+  if (status.ok()) return {};
+  ::unlink(temporary.c_str());
+  return std::move(status).error().WithContext("write " + path);
+}
+
+}  // namespace
+
+Status WriteFileAtomic(const std::string& path, Bytes data, mode_t mode) {
+  DAVIT_TRY(WriteAndRename(path, data, mode, true));
+  return SyncDirectory(ParentOf(path));
+}
+
+Status ReplaceFile(const std::string& path, Bytes data, mode_t mode) {
+  return WriteAndRename(path, data, mode, false);
+}
+
+Status SyncFile(const std::string& path) {
+  DAVIT_TRY_ASSIGN(const UniqueFd fd, OpenFile(path, O_RDONLY));
+  if (::fsync(fd.get()) != 0) return Error::FromErrno(errno, "sync " + path);
   return SyncDirectory(ParentOf(path));
 }
 

@@ -49,6 +49,11 @@ Result<std::string> ReadFile(const std::string& path, std::uint64_t limit = 64UL
 /// Temporary file in the same directory, fsync, rename, fsync of the directory: after a crash
 /// there is the old content or the new one, never a mixture.
 Status WriteFileAtomic(const std::string& path, Bytes data, mode_t mode = 0600);
+/// The same without waiting for the disk: atomic for a crash of the process; after one of the
+/// machine the file may be the old one, empty or missing, until SyncFile() was called.
+Status ReplaceFile(const std::string& path, Bytes data, mode_t mode = 0600);
+/// Makes a file and its name durable.
+Status SyncFile(const std::string& path);
 Status SyncDirectory(const std::string& path);
 /// mkdir -p.
 Status MakeDirectories(const std::string& path, mode_t mode = 0700);

@@ -20,6 +20,9 @@ storage::Scheduler::Options SchedulerOptions(const Config& config) {
   return out;
 }
 
+// Between two waits of a program that starts there is less.
+constexpr std::chrono::milliseconds kQuietPeriod{400};
+
 storage::BlobCache::Options CacheOptions(const Config& config) {
   const Config::Cache& in = config.cache;
   storage::BlobCache::Options out;
@@ -38,6 +41,7 @@ storage::BlobCache::Options CacheOptions(const Config& config) {
   out.max_request_bytes = in.max_request_bytes;
   out.merge_gap_bytes = in.merge_gap_bytes;
   out.flush_interval = in.flush_interval;
+  out.quiet_period = kQuietPeriod;
   out.verify_on_start = in.verify_on_start;
   return out;
 }

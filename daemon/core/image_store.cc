@@ -146,13 +146,49 @@ Result<std::shared_ptr<SharedImage>> ImageStore::FetchAndOpen(const Context& ctx
   const std::string& digest = found.manifest.descriptor.digest;
   const std::string directory = DirectoryOf(digest);
   const std::string manifest_path = directory + std::string(kManifestFile);
-  if (!ReadFile(manifest_path, kMaxManifest).ok()) {
-    DAVIT_TRY(MakeDirectories(directory));
+  const bool known = ReadFile(manifest_path, kMaxManifest).ok();
+  if (!known) {
+    // What a crash left there may be incomplete.
+    DAVIT_TRY(RemoveTree(directory));
     DAVIT_TRY(rafs::FetchBootstrap(ctx, repository, found, directory));
-    DAVIT_TRY(WriteFileAtomic(manifest_path, AsBytes(found.manifest.content)));
   }
   Touch(directory);
-  return SharedImage::Open(digest, directory, cache_, scheduler_, *sources_);
+  auto image = SharedImage::Open(digest, directory, cache_, scheduler_, *sources_);
+  if (image && !known) {
+    const MutexLock lock(mutex_);
+    fresh_[digest] = found.manifest.content;
+  }
+  return image;
+}
+
+// The manifest is the sign that the metadata is complete and durable. Nobody waits for that: what
+// a crash loses is fetched again.
+void ImageStore::MakeDurable() {
+  std::map<std::string, std::string> fresh;
+  {
+    const MutexLock lock(mutex_);
+    for (auto it = fresh_.begin(); it != fresh_.end();) {
+      if (!opening_.insert(it->first).second) {  // being fetched anew
+        ++it;
+        continue;
+      }
+      fresh.insert(fresh_.extract(it++));
+    }
+  }
+  for (const auto& [digest, manifest] : fresh) {
+    const std::string directory = DirectoryOf(digest);
+    Status status = rafs::SyncBootstrap(directory);
+    if (status) {
+      status = WriteFileAtomic(directory + std::string(kManifestFile), AsBytes(manifest));
+    }
+    if (!status) {
+      log::Warn("an image's metadata is not durable; it is fetched again after a restart",
+                {{"image", digest}, {"error", status.error()}});
+    }
+    const MutexLock lock(mutex_);
+    opening_.erase(digest);
+    opened_.NotifyAll();
+  }
 }
 
 Result<std::shared_ptr<SharedImage>> ImageStore::Share(const Context& ctx,

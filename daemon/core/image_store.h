@@ -38,6 +38,7 @@ class ImageStore final : public ImageProvider {
                                                     storage::Scheduler& scheduler);
   Result<std::shared_ptr<Image>> Open(const Context& ctx, const ImageRequest& request) override;
   void Prune(const std::set<std::string>& needed) override;
+  void MakeDurable() override;
 
  private:
   ImageStore(const Options& options, OpenRepository open_repository, storage::BlobCache& cache,
@@ -51,7 +52,6 @@ class ImageStore final : public ImageProvider {
   Result<std::shared_ptr<SharedImage>> FetchAndOpen(const Context& ctx,
                                                     registry::Repository& repository,
                                                     const rafs::ImageRef& found);
-
   bool InUse(const std::string& path) const DAVIT_REQUIRES(mutex_);
 
   const Options options_;
@@ -63,7 +63,8 @@ class ImageStore final : public ImageProvider {
   Mutex mutex_;
   CondVar opened_;
   std::map<std::string, std::weak_ptr<SharedImage>> images_ DAVIT_GUARDED_BY(mutex_);
-  std::set<std::string> opening_ DAVIT_GUARDED_BY(mutex_);  // digests
+  std::set<std::string> opening_ DAVIT_GUARDED_BY(mutex_);             // digests
+  std::map<std::string, std::string> fresh_ DAVIT_GUARDED_BY(mutex_);  // digest to manifest
 };
 
 }  // namespace davit::daemon

@@ -297,6 +297,7 @@ void MountService::Shutdown(OnStop how) {
   ready_pool_.WaitIdle();
   unmount_pool_.WaitIdle();
   StopAll(how);
+  MakeDurable();
   mount_pool_.Shutdown();
   unmount_pool_.Shutdown();
   ready_pool_.Shutdown();

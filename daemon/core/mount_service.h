@@ -82,7 +82,7 @@ class MountService : public std::enable_shared_from_this<MountService> {
   };
   std::vector<Live> LiveMounts() const;
   /// Notices mounts that somebody else took away, tries failed ones of an earlier run again,
-  /// forgets old failures. To be called now and then.
+  /// forgets old failures, makes records durable. To be called now and then.
   void Maintain();
 
   /// Refuses new mounts from now on; ends every mount. Idempotent.
@@ -121,6 +121,7 @@ class MountService : public std::enable_shared_from_this<MountService> {
   Result<bool> WaitForUnmount(const std::string& id, const EntryPtr& entry, Duration wait);
   void ForgetOldFailures() DAVIT_REQUIRES(mutex_);
   void StopAll(OnStop how);
+  void MakeDurable();
 
   // mount_work.cc: on the pools
   Status Start(const EntryPtr& entry);
@@ -140,6 +141,7 @@ class MountService : public std::enable_shared_from_this<MountService> {
   CondVar changed_;
   std::map<std::string, EntryPtr> entries_ DAVIT_GUARDED_BY(mutex_);
   bool draining_ DAVIT_GUARDED_BY(mutex_) = false;
+  std::set<std::string> unsynced_ DAVIT_GUARDED_BY(mutex_);    // ids whose record is new
   std::set<std::string> to_restore_ DAVIT_GUARDED_BY(mutex_);  // not tried yet
   ThreadPool mount_pool_;
   ThreadPool unmount_pool_;  // its own: mounts that wait for a registry must not hold it up

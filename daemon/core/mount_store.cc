@@ -15,7 +15,9 @@ namespace {
 constexpr std::uint64_t kVersion = 1;
 constexpr std::string_view kSuffix = ".json";
 
-std::string Encode(const MountRecord& record) {
+}  // namespace
+
+std::string RecordToJson(const MountRecord& record) {
   const nlohmann::ordered_json out{{"version", kVersion},
                                    {"id", record.request.id},
                                    {"source", record.request.source},
@@ -29,7 +31,7 @@ std::string Encode(const MountRecord& record) {
   return out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
-Result<MountRecord> Decode(std::string_view text) {
+Result<MountRecord> RecordFromJson(std::string_view text) {
   DAVIT_TRY_ASSIGN(const nlohmann::json in, json::Parse(text, "mount record", 1U << 20));
   DAVIT_TRY_ASSIGN(const std::uint64_t version, json::NeedUint(in, "version"));
   if (version != kVersion) {
@@ -52,8 +54,6 @@ Result<MountRecord> Decode(std::string_view text) {
   return out;
 }
 
-}  // namespace
-
 Result<MountStore> MountStore::Open(std::string directory) {
   DAVIT_TRY(MakeDirectories(directory));
   return MountStore(std::move(directory));
@@ -61,7 +61,14 @@ Result<MountStore> MountStore::Open(std::string directory) {
 
 Status MountStore::Save(const MountRecord& record) const {
   DAVIT_TRY(api::CheckMountId(record.request.id));
-  return WriteFileAtomic(PathOf(record.request.id), AsBytes(Encode(record)));
+  return ReplaceFile(PathOf(record.request.id), AsBytes(RecordToJson(record)));
+}
+
+Status MountStore::Sync(const std::string& id) const {
+  DAVIT_TRY(api::CheckMountId(id));
+  Status status = SyncFile(PathOf(id));
+  if (!status && status.error().code() == Code::kNotFound) return {};
+  return status;
 }
 
 Status MountStore::Remove(const std::string& id) const {
@@ -81,7 +88,7 @@ Result<std::vector<MountRecord>> MountStore::Load() const {
     const std::string path = directory_ + "/" + name;
     auto text = ReadFile(path, 1U << 20);
     if (!text) return std::move(text).error();
-    auto record = Decode(*text);
+    auto record = RecordFromJson(*text);
     if (record.ok() && record->request.id + std::string(kSuffix) != name) {
       record = Error(Code::kDataLoss, "it is the record of " + record->request.id);
     }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/base/result.h"
@@ -18,13 +19,19 @@ struct MountRecord {
   std::string platform;
 };
 
+/// Text of a record's file and back; the text is checked as a request of the API is.
+std::string RecordToJson(const MountRecord& record);
+Result<MountRecord> RecordFromJson(std::string_view text);
+
 /// Thread-safe for different ids; the caller keeps calls for one id apart.
 class MountStore {
  public:
   /// Creates the directory.
   static Result<MountStore> Open(std::string directory);
-  /// Durable when it returns.
+  /// Survives a crash of the process at once, one of the machine after Sync().
   Status Save(const MountRecord& record) const;
+  /// A missing one is success.
+  Status Sync(const std::string& id) const;
   /// A missing one is success.
   Status Remove(const std::string& id) const;
   /// Damaged files are reported in the log and left alone.

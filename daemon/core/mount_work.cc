@@ -72,6 +72,10 @@ Status MountService::MountNow(const Context& ctx, const EntryPtr& entry) {
   DAVIT_TRY(parts_.store.Save({.request = request,
                                .manifest_digest = image->manifest_digest(),
                                .platform = image->platform()}));
+  {
+    const MutexLock lock(mutex_);
+    unsynced_.insert(request.id);
+  }
   rafs::FuseOptions fuse = options_.fuse;
   fuse.mountpoint = request.mountpoint;
   DAVIT_TRY_ASSIGN(std::unique_ptr<rafs::FuseSession> session,
@@ -267,7 +271,25 @@ Status MountService::Restore() {
   return {};
 }
 
+// Apart from mounting: a pod does not wait for a disk to write what only a crash of the machine
+// would lose.
+void MountService::MakeDurable() {
+  std::set<std::string> ids;
+  {
+    const MutexLock lock(mutex_);
+    ids.swap(unsynced_);
+  }
+  for (const std::string& id : ids) {
+    const Status synced = parts_.store.Sync(id);
+    if (!synced) {
+      log::Warn("a mount record is not durable", {{"mount", id}, {"error", synced.error()}});
+    }
+  }
+  parts_.images.MakeDurable();
+}
+
 void MountService::Maintain() {
+  MakeDurable();
   for (const Live& live : LiveMounts()) {
     if (live.session->alive()) continue;
     EntryPtr entry;

@@ -5,16 +5,20 @@
 
 #include <cstdio>
 #include <set>
+#include <thread>
 
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "common/base/thread_pool.h"
 #include "rafs/image/bootstrap_layer.h"
+#include "rafs/image/byte_pipe.h"
 #include "rafs/image/image.h"
 
 namespace davit::rafs {
 namespace {
 
 constexpr mode_t kFileMode = 0600;
+constexpr std::size_t kPipeBytes = 1U << 20;
 
 std::string BootstrapPath(const std::string& directory) {
   return directory + "/" + std::string(kBootstrapName);
@@ -23,43 +27,23 @@ std::string BlobMetaPath(const std::string& directory, const storage::BlobId& id
   return directory + "/" + id.value + std::string(kBlobMetaSuffix);
 }
 
-class FileStream final : public codec::ByteStream {
- public:
-  explicit FileStream(int fd) : fd_(fd) {}
-  Result<std::size_t> Read(MutableBytes out) override {
-    DAVIT_TRY_ASSIGN(const std::size_t n, PreadFull(fd_, out, offset_));
-    offset_ += n;
-    return n;
-  }
-
- private:
-  int fd_;
-  std::uint64_t offset_ = 0;
-};
-
-/// The verified layer as a file: nothing of it is looked at before its digest was checked.
-Result<UniqueFd> Download(const Context& ctx, registry::Repository& repository,
-                          const oci::Descriptor& layer, const std::string& path) {
-  if (layer.size > kMaxBootstrapBytes) {
-    return Error(Code::kResourceExhausted,
-                 fmt::format("bootstrap layer {} has {} bytes, at most {} are accepted",
-                             layer.digest, layer.size, kMaxBootstrapBytes));
-  }
-  DAVIT_TRY_ASSIGN(UniqueFd fd, OpenFile(path, O_RDWR | O_CREAT | O_EXCL, kFileMode));
+/// Passes the layer on as it arrives; an error when it does not have its digest in the end.
+Status Download(const Context& ctx, registry::Repository& repository, const oci::Descriptor& layer,
+                BytePipe& pipe) {
   std::uint64_t done = 0;
-  DAVIT_TRY(repository.ReadBlob(ctx, layer, [&](Bytes data) -> Status {
+  return repository.ReadBlob(ctx, layer, [&](Bytes data) -> Status {
     if (data.size() > layer.size - done) {
       return Error(Code::kDataLoss,
                    fmt::format("bootstrap layer {} is longer than announced", layer.digest));
     }
     done += data.size();
-    return WriteFull(fd.get(), data);
-  }));
-  return fd;
+    pipe.Write(data);
+    return {};
+  });
 }
 
 /// Unpacks into `directory`; the ids of the blobs whose chunk info was in the layer.
-Result<std::set<storage::BlobId>> Unpack(int layer_fd, const std::string& directory) {
+Result<std::set<storage::BlobId>> Unpack(BytePipe& pipe, const std::string& directory) {
   std::set<storage::BlobId> metas;
   UniqueFd fd;  // of the file being written: the reader finishes one before the next
   const auto open = [&](const LayerFile& file) -> Result<storage::ByteSink> {
@@ -69,7 +53,7 @@ Result<std::set<storage::BlobId>> Unpack(int layer_fd, const std::string& direct
     DAVIT_TRY_ASSIGN(fd, OpenFile(path, O_WRONLY | O_CREAT | O_EXCL, kFileMode));
     return storage::ByteSink([&fd](Bytes data) { return WriteFull(fd.get(), data); });
   };
-  DAVIT_TRY(ReadBootstrapLayer(std::make_unique<FileStream>(layer_fd), open));
+  DAVIT_TRY(ReadBootstrapLayer(std::make_unique<PipeStream>(pipe), open));
   return metas;
 }
 
@@ -78,32 +62,41 @@ Status Rename(const std::string& from, const std::string& to) {
   return Error::FromErrno(errno, fmt::format("rename {} to {}", from, to));
 }
 
-/// Moves what was unpacked into place; image.boot is last and says that all is there. Only it is
-/// made durable: a chunk info file that a crash has damaged is noticed and replaced by a read of
-/// the blob (see MapLoader).
+/// Moves what was unpacked into place; image.boot is last and says that all is there.
 Status Publish(const std::string& from, const std::string& to, const Metadata& metadata,
                const std::set<storage::BlobId>& metas) {
   for (const BlobRecord& blob : metadata.blobs()) {
     if (!metas.contains(blob.id)) continue;
     DAVIT_TRY(Rename(BlobMetaPath(from, blob.id), BlobMetaPath(to, blob.id)));
   }
-  const std::string bootstrap = BootstrapPath(from);
-  DAVIT_TRY_ASSIGN(const UniqueFd fd, OpenFile(bootstrap, O_RDONLY));
-  if (::fsync(fd.get()) != 0) return Error::FromErrno(errno, "sync " + bootstrap);
-  DAVIT_TRY(Rename(bootstrap, BootstrapPath(to)));
-  return SyncDirectory(to);
+  return Rename(BootstrapPath(from), BootstrapPath(to));
 }
 
 Status FetchInto(const Context& ctx, registry::Repository& repository, const ImageRef& image,
                  const std::string& directory) {
+  if (image.bootstrap.size > kMaxBootstrapBytes) {
+    return Error(Code::kResourceExhausted,
+                 fmt::format("bootstrap layer {} has {} bytes, at most {} are accepted",
+                             image.bootstrap.digest, image.bootstrap.size, kMaxBootstrapBytes));
+  }
   DAVIT_TRY(MakeDirectories(directory));
   DAVIT_TRY_ASSIGN(const TempDir work, TempDir::Create("fetch", directory));
-  DAVIT_TRY_ASSIGN(const UniqueFd layer,
-                   Download(ctx, repository, image.bootstrap, work.path() + "/layer"));
-  DAVIT_TRY_ASSIGN(const auto metas, Unpack(layer.get(), work.path()));
+  BytePipe pipe(kPipeBytes);
+  Result<std::set<storage::BlobId>> metas = std::set<storage::BlobId>{};
+  Status downloaded;
+  {
+    const std::jthread unpacker([&] {
+      SetThreadName("unpack");
+      metas = Unpack(pipe, work.path());
+    });
+    downloaded = Download(ctx, repository, image.bootstrap, pipe);
+    pipe.EndWriting(downloaded);
+  }
+  DAVIT_TRY(downloaded);
+  if (!metas) return std::move(metas).error();
   // Opening it here means that what cannot be mounted is refused now, and never kept.
   DAVIT_TRY_ASSIGN(const auto metadata, Metadata::OpenFile(BootstrapPath(work.path())));
-  return Publish(work.path(), directory, *metadata, metas);
+  return Publish(work.path(), directory, *metadata, *metas);
 }
 
 }  // namespace
@@ -122,6 +115,10 @@ Status FetchBootstrap(const Context& ctx, registry::Repository& repository, cons
   return std::move(status).error().WithContext(
       fmt::format("bootstrap {} of {}", image.bootstrap.digest, repository.Describe()));
 }
+
+// Chunk info files are left out: one that a crash has damaged is noticed and replaced by a read of
+// the blob (see MapLoader).
+Status SyncBootstrap(const std::string& directory) { return SyncFile(BootstrapPath(directory)); }
 
 Result<std::unique_ptr<Metadata>> OpenBootstrap(const std::string& directory) {
   return Metadata::OpenFile(BootstrapPath(directory));

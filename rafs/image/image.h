@@ -40,10 +40,14 @@ Result<ImageRef> FindImage(const Context& ctx, registry::Repository& repository,
 bool IsRafsManifest(const oci::Manifest& manifest);
 
 /// Fetches the bootstrap layer, verifies it, and writes `image.boot` (and the `<id>.blob.meta` it
-/// brings) into `directory`, atomically. Files that are there already are kept: a second call
-/// costs nothing.
+/// brings) into `directory`, atomically. It is unpacked while it arrives, on a thread of its own;
+/// nothing of it is looked at before its digest has been checked. Files that are there already are
+/// kept: a second call costs nothing. What is written survives a crash of the process, and one of
+/// the machine after SyncBootstrap().
 Status FetchBootstrap(const Context& ctx, registry::Repository& repository, const ImageRef& image,
                       const std::string& directory);
+
+Status SyncBootstrap(const std::string& directory);
 
 /// The bootstrap in such a directory.
 Result<std::unique_ptr<Metadata>> OpenBootstrap(const std::string& directory);

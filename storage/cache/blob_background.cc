@@ -28,6 +28,9 @@ void BlobCore::Fill(std::function<void()> on_complete) {
     MutexLock lock(mutex_);
     background_.fill = true;
     background_.skipped.clear();
+    // The reads that follow a mount are worth more than a head start.
+    background_.retry_at =
+        std::max(background_.retry_at, env_.clock.Now() + env_.options.quiet_period);
     if (on_complete) background_.on_complete.push_back(std::move(on_complete));
   }
   Pump();
@@ -145,7 +148,7 @@ std::int64_t BlobCore::UnitDiskSize(const LoadedMap& loaded, std::uint32_t unit)
   return static_cast<std::int64_t>(bytes);
 }
 
-void BlobCore::ReturnRoom(const Flight& flight, std::uint32_t unit) {
+void BlobCore::ReturnRoom(const Flight& flight, std::uint32_t unit) const {
   if (flight.background_slot) env_.background_bytes.fetch_sub(UnitDiskSize(*loaded_.load(), unit));
 }
 
@@ -161,6 +164,26 @@ bool BlobCore::ReserveRoom(const LoadedMap& loaded, Flight& flight) {
   }
   std::erase_if(flights_, [&](const auto& entry) { return entry.second.get() == &flight; });
   return false;
+}
+
+bool BlobCore::Abandon(const FlightPtr& flight) {
+  if (!flight->background_slot || flight->started || flight->hurry.stop_requested()) return false;
+  if (!flight->abandoned) {
+    for (std::uint32_t i = 0; i < flight->claimed.size(); ++i) {
+      if (!flight->claimed[i]) continue;
+      flights_.erase(flight->first + i);
+      ReturnRoom(*flight, flight->first + i);
+    }
+    flight->abandoned = true;
+    if (flight->waiters > 0) flight->changed.NotifyAll();
+  }
+  return true;
+}
+
+bool BlobCore::Begin(Flight& flight) {
+  const MutexLock lock(mutex_);
+  flight.started = true;
+  return !flight.abandoned;
 }
 
 void BlobCore::Pump() {

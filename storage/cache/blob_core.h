@@ -107,6 +107,8 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   void OnDamaged(Flight& flight, std::uint32_t unit, const std::string& served_by,
                  const Error& error);
   void OnTransferEnd(Flight& flight, const Status& status);
+  /// From now on the flight keeps what it claims; false when a reader has taken it over.
+  bool Begin(Flight& flight);
 
   // Background work (blob_background.cc).
   void Prefetch(std::vector<ByteRange> ranges, Cause cause);
@@ -158,6 +160,9 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   void ClaimReadAhead(LoadedMap& loaded, const ReadAhead::Advice& advice,
                       std::vector<FlightPtr>& started) DAVIT_REQUIRES(mutex_);
   void Launch(const FlightPtr& flight);
+  /// Frees the units of background work that has not begun, so that a reader asks for just what it
+  /// needs; false when it is too late for that.
+  bool Abandon(const FlightPtr& flight) DAVIT_REQUIRES(mutex_);
   void Hurry(const FlightPtr& flight) DAVIT_REQUIRES(mutex_);
   Result<bool> WaitFor(const Context& ctx, LoadedMap& loaded, const Wanted& wanted);
 
@@ -182,7 +187,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
       DAVIT_REQUIRES(mutex_);
   static std::int64_t UnitDiskSize(const LoadedMap& loaded, std::uint32_t unit);
   /// A unit of a background flight has landed, one way or the other.
-  void ReturnRoom(const Flight& flight, std::uint32_t unit);
+  void ReturnRoom(const Flight& flight, std::uint32_t unit) const;
   bool ReserveRoom(const LoadedMap& loaded, Flight& flight) DAVIT_REQUIRES(mutex_);
   void LoadInBackground() DAVIT_REQUIRES(mutex_);
   void ScheduleRetry() DAVIT_REQUIRES(mutex_);

@@ -97,6 +97,9 @@ std::vector<FlightPtr> BlobCore::Plan(const Context& ctx, LoadedMap& loaded, Chu
   for (std::size_t i = 0; i < units.size(); ++i) {
     const std::uint32_t unit = units[i];
     auto found = flights_.find(unit);
+    if (found != flights_.end() && ctx.cause == Cause::kDemand && Abandon(found->second)) {
+      found = flights_.end();
+    }
     const bool own = found == flights_.end();
     if (own) {
       // Up to the last wanted unit, and past it as far as reading ahead is worth it.

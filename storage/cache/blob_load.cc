@@ -1,6 +1,7 @@
 // Opening a blob: files, map, and what a crash left.
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -30,12 +31,13 @@ void HashChunk(Hasher& hasher, const Chunk& chunk) {
 
 Result<std::shared_ptr<BlobCore>> BlobCore::Open(CacheEnv& env, const BlobSpec& spec,
                                                  const std::string& directory) {
+  const bool is_new = ::access(directory.c_str(), F_OK) != 0;
   DAVIT_TRY(MakeDirectories(directory));
   auto core = std::make_shared<BlobCore>(env, spec, directory);
   DAVIT_TRY_ASSIGN(core->data_, env.files.Open(core->data_path_));
   DAVIT_TRY_ASSIGN(auto ready, env.files.Open(directory + "/ready"));
   MutexLock lock(core->durable_mutex_);
-  core->ready_file_ = std::make_unique<ReadyFile>(std::move(ready));
+  core->ready_file_ = std::make_unique<ReadyFile>(std::move(ready), is_new);
   DAVIT_TRY_ASSIGN(const std::uint64_t size, core->data_->Size());
   // A data file of another size is not the one that the bits are about.
   if (size != spec.uncompressed_size) {

@@ -25,7 +25,9 @@ struct CacheEnv {
         scheduler(s),
         clock(c),
         buffers(o.max_buffer_bytes),
-        fetch(o.fetch_threads) {}
+        fetch({.threads_per_host = o.fetch_threads,
+               .quiet_period = o.quiet_period,
+               .max_quiet_wait = o.max_quiet_wait}) {}
 
   const BlobCache::Options options;
   CacheFiles& files;

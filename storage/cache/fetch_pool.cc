@@ -1,5 +1,7 @@
 #include "storage/cache/fetch_pool.h"
 
+#include <algorithm>
+
 #include "common/base/thread_pool.h"
 
 namespace davit::storage {
@@ -11,21 +13,40 @@ constexpr std::chrono::seconds kIdleTime{5};
 Cause Urgency(const FetchPool::Job& job) {
   return job.hurry.stop_requested() ? Cause::kDemand : job.cause;
 }
+TimePoint Now() { return std::chrono::steady_clock::now(); }
 bool IsBackground(Cause cause) { return cause == Cause::kPrefetch || cause == Cause::kBackfill; }
 }  // namespace
 
-std::list<FetchPool::Job>::iterator FetchPool::Next() {
+TimePoint FetchPool::QuietAt(const Queued& queued) const {
+  const TimePoint latest = queued.since + options_.max_quiet_wait;
+  if (demand_ > 0) return latest;
+  return std::min(latest, last_demand_ + options_.quiet_period);
+}
+
+std::list<FetchPool::Queued>::iterator FetchPool::Next(TimePoint now) {
   auto best = queue_.end();
   for (auto it = queue_.begin(); it != queue_.end(); ++it) {
-    const Cause cause = Urgency(*it);
-    if (best != queue_.end() && Urgency(*best) <= cause) continue;
-    const Running& running = running_[it->host];
-    if (!closed_ && running.all >= per_host_) continue;
+    const Cause cause = Urgency(it->job);
+    if (best != queue_.end() && Urgency(best->job) <= cause) continue;
+    const Running& running = running_[it->job.host];
+    if (!closed_ && running.all >= options_.threads_per_host) continue;
     if (!closed_ && IsBackground(cause) && running.background >= kMaxBackgroundPerHost) continue;
+    if (!closed_ && cause == Cause::kBackfill && QuietAt(*it) > now) continue;
     best = it;
     if (cause == Cause::kDemand) break;
   }
   return best;
+}
+
+std::optional<TimePoint> FetchPool::NextDue() const {
+  std::optional<TimePoint> due;
+  for (const Queued& queued : queue_) {
+    if (Urgency(queued.job) != Cause::kBackfill) continue;
+    const TimePoint at = QuietAt(queued);
+    // One that is due waits for a free slot; whoever frees it looks again.
+    if (at > Now() && (!due || at < *due)) due = at;
+  }
+  return due;
 }
 
 void FetchPool::StartThreadIfNeeded() {
@@ -33,7 +54,8 @@ void FetchPool::StartThreadIfNeeded() {
     thread.join();
     return true;
   });
-  if (idle_ > 0 || threads_.size() >= kMaxThreads || closed_ || Next() == queue_.end()) return;
+  if (idle_ > 0 || threads_.size() >= kMaxThreads || closed_) return;
+  if (Next(Now()) == queue_.end() && !NextDue()) return;
   std::thread thread([this] { Run(); });
   const std::thread::id id = thread.get_id();
   threads_.emplace(id, std::move(thread));
@@ -43,7 +65,8 @@ void FetchPool::Submit(Job job) {
   {
     MutexLock lock(mutex_);
     if (!closed_) {
-      queue_.push_back(std::move(job));
+      if (job.cause == Cause::kDemand) ++demand_;
+      queue_.push_back({.job = std::move(job), .since = Now()});
       StartThreadIfNeeded();
       changed_.NotifyOne();
       return;
@@ -54,6 +77,7 @@ void FetchPool::Submit(Job job) {
 
 void FetchPool::Poke() {
   MutexLock lock(mutex_);
+  last_demand_ = Now();
   StartThreadIfNeeded();
   changed_.NotifyOne();
 }
@@ -62,16 +86,17 @@ void FetchPool::Run() {
   SetThreadName("cache-fetch");
   mutex_.lock();
   while (true) {
-    const auto next = Next();
+    const auto next = Next(Now());
     if (next == queue_.end()) {
       if (closed_) break;
+      const std::optional<TimePoint> due = NextDue();
       ++idle_;
-      const bool woken = changed_.WaitFor(mutex_, kIdleTime);
+      const bool woken = changed_.WaitFor(mutex_, due ? *due - Now() : Duration(kIdleTime));
       --idle_;
-      if (!woken && Next() == queue_.end()) break;
+      if (!woken && !due && Next(Now()) == queue_.end()) break;
       continue;
     }
-    Job job = std::move(*next);
+    Job job = std::move(next->job);
     queue_.erase(next);
     const bool background = IsBackground(Urgency(job));
     Running& running = running_[job.host];
@@ -84,6 +109,8 @@ void FetchPool::Run() {
     mutex_.lock();
     --running.all;
     if (background) --running.background;
+    if (job.cause == Cause::kDemand) --demand_;
+    if (Urgency(job) == Cause::kDemand) last_demand_ = Now();
   }
   if (const auto self = threads_.find(std::this_thread::get_id()); self != threads_.end()) {
     ended_.push_back(std::move(self->second));

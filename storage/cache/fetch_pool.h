@@ -3,21 +3,32 @@
 // as many as there are requests, within limits per host: a host that hangs must not take the
 // threads of the others, nor background work those of readers.
 
+#include <chrono>
 #include <functional>
 #include <list>
 #include <map>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <thread>
 
+#include "common/base/clock.h"
 #include "common/base/context.h"
 #include "common/base/sync.h"
 
 namespace davit::storage {
 
 /// Thread-safe. Threads are started when needed and end when idle.
+///
+/// kBackfill jobs wait until no demand job is queued or running and none has ended within
+/// `quiet_period`, but not longer than `max_quiet_wait`.
 class FetchPool {
  public:
+  struct Options {
+    int threads_per_host = 12;
+    std::chrono::milliseconds quiet_period{0};
+    std::chrono::milliseconds max_quiet_wait{0};
+  };
   struct Job {
     Cause cause = Cause::kDemand;
     std::string host;
@@ -25,7 +36,7 @@ class FetchPool {
     std::move_only_function<void()> run;
   };
 
-  explicit FetchPool(int threads_per_host) : per_host_(threads_per_host) {}
+  explicit FetchPool(const Options& options) : options_(options) {}
   ~FetchPool() { Shutdown(); }
   FetchPool(const FetchPool&) = delete;
   FetchPool& operator=(const FetchPool&) = delete;
@@ -43,17 +54,26 @@ class FetchPool {
     int all = 0;
     int background = 0;
   };
-  std::list<Job>::iterator Next() DAVIT_REQUIRES(mutex_);
+  struct Queued {
+    Job job;
+    TimePoint since;
+  };
+  std::list<Queued>::iterator Next(TimePoint now) DAVIT_REQUIRES(mutex_);
+  /// When a job that waits for quiet may run; nothing when none does.
+  std::optional<TimePoint> NextDue() const DAVIT_REQUIRES(mutex_);
+  TimePoint QuietAt(const Queued& queued) const DAVIT_REQUIRES(mutex_);
   void StartThreadIfNeeded() DAVIT_REQUIRES(mutex_);
   void Run();
 
-  const int per_host_;
+  const Options options_;
   Mutex mutex_;
   CondVar changed_;
-  std::list<Job> queue_ DAVIT_GUARDED_BY(mutex_);
+  std::list<Queued> queue_ DAVIT_GUARDED_BY(mutex_);
   std::map<std::string, Running> running_ DAVIT_GUARDED_BY(mutex_);
   std::map<std::thread::id, std::thread> threads_ DAVIT_GUARDED_BY(mutex_);
   std::list<std::thread> ended_ DAVIT_GUARDED_BY(mutex_);
+  int demand_ DAVIT_GUARDED_BY(mutex_) = 0;  // queued or running since they were submitted
+  TimePoint last_demand_ DAVIT_GUARDED_BY(mutex_){};
   int idle_ DAVIT_GUARDED_BY(mutex_) = 0;
   bool closed_ DAVIT_GUARDED_BY(mutex_) = false;
 };

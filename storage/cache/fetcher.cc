@@ -159,6 +159,8 @@ Status Transfer::HandOverEarly() {
 
 void RunFlight(const FlightPtr& flight) {
   BlobCore& core = *flight->blob;
+  if (!core.Begin(*flight))
+    return core.OnTransferEnd(*flight, Error(Code::kCancelled, "not begun"));
   std::vector<std::uint32_t> units;
   for (std::uint32_t i = 0; i < flight->claimed.size(); ++i) {
     if (flight->claimed[i]) units.push_back(flight->first + i);

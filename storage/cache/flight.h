@@ -34,6 +34,8 @@ struct Flight {
   CondVar changed;  // a unit came or failed
   std::map<std::uint32_t, Error> failed;
   int waiters = 0;
+  bool started = false;    // its transfer has begun: what it claims is on its way
+  bool abandoned = false;  // a reader took its units over before it started
 };
 using FlightPtr = std::shared_ptr<Flight>;
 

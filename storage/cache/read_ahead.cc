@@ -28,8 +28,10 @@ ReadAhead::Advice ReadAhead::OnRead(std::uint64_t begin, std::uint64_t end) {
     return Advice{.sequential = false, .fetch_until = oldest->asked_until, .asked_until = begin};
   }
   found->used = clock_;
-  if (end <= found->position) {  // nothing new
-    return Advice{.sequential = true, .fetch_until = end, .asked_until = end};
+  if (end <= found->position) {  // behind the reader: its neighbours may be wanted as well
+    return Advice{.sequential = false,
+                  .fetch_until = std::max(end, begin + limits_.first_window),
+                  .asked_until = end};
   }
   found->position = end;
   const std::uint64_t asked = std::max(found->asked_until, end);

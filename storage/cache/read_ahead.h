@@ -12,7 +12,7 @@ namespace davit::storage {
 class ReadAhead {
  public:
   struct Limits {
-    std::uint64_t first_window = 256U << 10;
+    std::uint64_t first_window = 512U << 10;
     std::uint64_t max_window = 32U << 20;
   };
   struct Advice {

@@ -127,6 +127,7 @@ Status ReadyFile::ReadPage(std::uint32_t page) {
 }
 
 Status ReadyFile::Invalidate() {
+  if (untouched_) return {};
   DAVIT_TRY(file_->Truncate(0));
   return file_->SyncData();
 }
@@ -140,8 +141,8 @@ Status ReadyFile::Create(const Subject& subject) {
                 .reserved = 0,
                 .crc = 0};
   header.crc = HeaderCrc(header);
+  untouched_ = false;
   DAVIT_TRY(file_->WriteAt(0, BytesOf(header)));
-  DAVIT_TRY(file_->SyncData());
   subject_ = subject;
   words_.assign(subject.chunk_count / 64 + 1, 0);
   pages_.assign(subject.chunk_count / kChunksPerPage + 1, Page{});

@@ -30,14 +30,17 @@ class ReadyFile {
     bool operator==(const Subject&) const = default;
   };
 
-  explicit ReadyFile(std::unique_ptr<CacheFile> file) : file_(std::move(file)) {}
+  /// `is_new`: the file did not exist before, so there are no bits on disk to be forgotten.
+  explicit ReadyFile(std::unique_ptr<CacheFile> file, bool is_new = false)
+      : file_(std::move(file)), untouched_(is_new) {}
 
   /// True when the file holds bits of this subject, which durable() then gives. False when it is
   /// empty, damaged or about something else: Reset() comes next. An error is the disk's.
   Result<bool> Load(const Subject& subject);
   /// Forgets all bits, durably. Before the data is touched.
   Status Invalidate();
-  /// Starts a new file for the subject; no bit is set.
+  /// Starts a new file for the subject; no bit is set. It is durable with the first update: until
+  /// then there is nothing in it.
   Status Create(const Subject& subject);
   bool IsDurable(std::uint32_t chunk) const {
     return (words_[chunk / 64] >> (chunk % 64) & 1) != 0;
@@ -56,6 +59,7 @@ class ReadyFile {
   Status WritePage(std::uint32_t page, std::span<const std::uint64_t> words);
 
   std::unique_ptr<CacheFile> file_;
+  bool untouched_;
   Subject subject_;
   std::vector<std::uint64_t> words_;
   std::vector<Page> pages_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "common/base/sync.h"
@@ -41,6 +42,7 @@ struct Transfer {
   std::optional<TimePoint> hurried_at{};
   Duration yielded{};
   bool counted_as_demand = false;
+  bool holds_link = false;  // background work stands still for it
   std::optional<Error> last_error{};
   std::optional<Error> own_end{};  // the sink's or the caller's reason to stop
 
@@ -69,7 +71,8 @@ class SchedulerImpl final : public Scheduler {
   Status CheckCaller(const Transfer& t) const;
   void CheckHurry(Transfer& t) DAVIT_REQUIRES(mutex_);
   void CountAsDemand(Transfer& t) DAVIT_REQUIRES(mutex_);
-  void EndDemand(Transfer& t) DAVIT_REQUIRES(mutex_);
+  void HoldLink(Transfer& t) DAVIT_REQUIRES(mutex_);
+  void ReleaseLink(Transfer& t) DAVIT_REQUIRES(mutex_);
   Duration Patience(const Transfer& t) const;
   Error GiveUp(const Transfer& t, TimePoint now) DAVIT_REQUIRES(mutex_);
   Duration BackOff(int failures) DAVIT_REQUIRES(mutex_);
@@ -81,7 +84,7 @@ class SchedulerImpl final : public Scheduler {
   std::map<std::string, std::unique_ptr<HostQueue>> hosts_ DAVIT_GUARDED_BY(mutex_);
   TokenBucket bucket_ DAVIT_GUARDED_BY(mutex_);
   std::vector<Transfer*> paused_ DAVIT_GUARDED_BY(mutex_);  // yielding or throttled
-  int demand_active_ DAVIT_GUARDED_BY(mutex_) = 0;          // waiting or running, all hosts
+  int link_holders_ DAVIT_GUARDED_BY(mutex_) = 0;           // waiting or running, all hosts
   Stats stats_ DAVIT_GUARDED_BY(mutex_);
   std::minstd_rand random_ DAVIT_GUARDED_BY(mutex_){std::random_device{}()};
 };
@@ -105,15 +108,16 @@ Status SchedulerImpl::CheckCaller(const Transfer& t) const {
 }
 
 void SchedulerImpl::CountAsDemand(Transfer& t) {
-  if (t.counted_as_demand) return;
   t.counted_as_demand = true;
-  ++demand_active_;
+  HoldLink(t);
 }
 
-void SchedulerImpl::EndDemand(Transfer& t) {
-  if (!t.counted_as_demand) return;
-  t.counted_as_demand = false;
-  if (--demand_active_ != 0) return;
+void SchedulerImpl::HoldLink(Transfer& t) {
+  if (!std::exchange(t.holds_link, true)) ++link_holders_;
+}
+
+void SchedulerImpl::ReleaseLink(Transfer& t) {
+  if (!std::exchange(t.holds_link, false) || --link_holders_ != 0) return;
   for (Transfer* paused : paused_) paused->ticket.wake.Wake();
 }
 
@@ -199,7 +203,7 @@ void SchedulerImpl::YieldAndThrottle(Transfer& t, std::size_t bytes) {
   while (!t.counted_as_demand && !t.ctx.stop.stop_requested()) {
     const TimePoint now = clock_.Now();
     if (t.ctx.deadline && now >= *t.ctx.deadline) break;
-    const bool yielding = demand_active_ > 0 && t.yielded < options_.max_yield;
+    const bool yielding = link_holders_ > 0 && t.yielded < options_.max_yield;
     TimePoint until = bucket_.ReadyAt(now);
     if (yielding) until = now + (options_.max_yield - t.yielded);
     if (until <= now) break;
@@ -305,13 +309,14 @@ Status SchedulerImpl::Fetch(const Context& ctx, BlobSource& source, ByteRange ra
              .host = *host,
              .cause = ctx.cause};
   t.started = t.idle_since = clock_.Now();
-  if (t.cause == Cause::kDemand) {
+  if (t.cause <= Cause::kReadAhead) {
     MutexLock lock(mutex_);
-    CountAsDemand(t);
+    if (t.cause == Cause::kDemand) CountAsDemand(t);
+    HoldLink(t);
   }
   Status status = Run(t, how, sink);
   MutexLock lock(mutex_);
-  EndDemand(t);
+  ReleaseLink(t);
   return status;
 }
 

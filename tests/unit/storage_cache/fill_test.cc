@@ -100,6 +100,24 @@ TEST_F(FillTest, ReadersJoinWhatTheFillHasOnItsWay) {
   EXPECT_EQ(blob.source->bytes_sent(), blob.map->stored().size());
 }
 
+TEST_F(FillTest, AReaderTakesOverWhatTheFillHasNotBegun) {
+  const FakeBlob blob({.chunks = 3000, .min_chunk = 9000, .max_chunk = 10'000});
+  options_.quiet_period = options_.max_quiet_wait = std::chrono::minutes(10);
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  ASSERT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, 0)).ok());
+  const std::size_t before = blob.source->requests().size();
+  cache_->Fill(cached, nullptr);
+  clock_.Advance(std::chrono::minutes(11));  // the fill has claimed what it wants, and waits
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(blob.source->requests().size(), before);
+  ASSERT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, 1500)).ok());
+  const auto requests = blob.source->requests();
+  ASSERT_EQ(requests.size(), before + 1);
+  EXPECT_LE(requests.back().range.length, 1U << 20);
+  EXPECT_EQ(requests.back().range.offset, blob.map->UnitAt(1500).compressed_offset);
+}
+
 TEST_F(FillTest, PrefetchFetchesItsRangesInOrderAndNothingElse) {
   const FakeBlob blob({.chunks = 300, .min_chunk = 9000, .max_chunk = 10'000});
   OpenCache();

@@ -35,6 +35,14 @@ TEST(ReadAhead, RandomReadsDoNotReadAhead) {
   }
 }
 
+// A program that imports modules jumps back and forth among small files.
+TEST(ReadAhead, AMissBehindAReaderTakesItsNeighboursAlong) {
+  ReadAhead streams(kLimits);
+  streams.OnRead(1000 * kK, 1100 * kK);
+  const ReadAhead::Advice advice = streams.OnRead(900 * kK, 901 * kK);
+  EXPECT_EQ(advice.fetch_until, 900 * kK + kLimits.first_window);
+}
+
 TEST(ReadAhead, SeveralReadersAreToldApart) {
   ReadAhead streams(kLimits);
   for (std::uint64_t step = 0; step < 50; ++step) {

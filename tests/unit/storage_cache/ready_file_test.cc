@@ -44,7 +44,10 @@ TEST(ReadyFile, AnyPartOfAnUnsyncedUpdateMayBeLost) {
     test::FaultyFiles files;
     auto file = std::make_unique<ReadyFile>(*files.Open("ready"));
     ASSERT_TRUE(file->Create(Subject()).ok());
-    std::set<std::uint32_t> truth;
+    // A new file is durable with its first update.
+    std::set<std::uint32_t> truth{7};
+    const std::uint32_t first[] = {7};
+    ASSERT_TRUE(file->Update(first, {}).ok());
     for (int round = 0; round < 6; ++round) {
       std::vector<std::uint32_t> set, clear;
       for (int i = 0; i < 50; ++i) set.push_back(static_cast<std::uint32_t>(random() % kChunks));
@@ -80,6 +83,28 @@ TEST(ReadyFile, AnyPartOfAnUnsyncedUpdateMayBeLost) {
       for (const std::uint32_t c : truth) ASSERT_TRUE(found.contains(c) || !after.contains(c));
       truth = found;
     }
+  }
+}
+
+// Waiting for the disk before the first byte is read would buy nothing.
+TEST(ReadyFile, ANewFileIsDurableWithItsFirstUpdate) {
+  for (const bool updated : {false, true}) {
+    test::FaultyFiles files;
+    {
+      ReadyFile file(*files.Open("ready"), true);
+      ASSERT_TRUE(file.Invalidate().ok());
+      ASSERT_TRUE(file.Create(Subject()).ok());
+      const std::uint32_t set[] = {5};
+      if (updated) {
+        ASSERT_TRUE(file.Update(set, {}).ok());
+      }
+    }
+    files.PowerCut(1);
+    files.PowerOn();
+    ReadyFile file(*files.Open("ready"));
+    const bool known = *file.Load(Subject());
+    EXPECT_TRUE(known || !updated);
+    EXPECT_EQ(known && file.IsDurable(5), updated);
   }
 }
 

@@ -1,0 +1,80 @@
+// When background work may begin.
+
+#include "storage/cache/fetch_pool.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <latch>
+
+namespace davit::storage {
+namespace {
+
+using std::chrono::milliseconds;
+
+TimePoint Now() { return std::chrono::steady_clock::now(); }
+
+FetchPool::Job JobOf(Cause cause, std::move_only_function<void()> run) {
+  return {.cause = cause, .host = "registry", .hurry = {}, .run = std::move(run)};
+}
+
+TEST(FetchPool, FillWaitsUntilReadersWereQuiet) {
+  FetchPool pool({.threads_per_host = 4,
+                  .quiet_period = milliseconds(100),
+                  .max_quiet_wait = milliseconds(60'000)});
+  std::latch begun(1), end(1), filled(1), prefetched(1);
+  std::atomic<TimePoint> demand_end{}, fill_begin{};
+  pool.Submit(JobOf(Cause::kDemand, [&] {
+    begun.count_down();
+    end.wait();
+    demand_end = Now();
+  }));
+  begun.wait();
+  pool.Submit(JobOf(Cause::kBackfill, [&] {
+    fill_begin = Now();
+    filled.count_down();
+  }));
+  pool.Submit(JobOf(Cause::kPrefetch, [&] { prefetched.count_down(); }));
+  prefetched.wait();  // what somebody asked for does not wait
+  EXPECT_FALSE(filled.try_wait());
+  end.count_down();
+  filled.wait();
+  EXPECT_GE(fill_begin.load() - demand_end.load(), milliseconds(100));
+}
+
+TEST(FetchPool, FillDoesNotWaitForEver) {
+  FetchPool pool({.threads_per_host = 4,
+                  .quiet_period = milliseconds(60'000),
+                  .max_quiet_wait = milliseconds(50)});
+  std::latch begun(1), end(1), filled(1);
+  pool.Submit(JobOf(Cause::kDemand, [&] {
+    begun.count_down();
+    end.wait();
+  }));
+  begun.wait();
+  const TimePoint asked = Now();
+  pool.Submit(JobOf(Cause::kBackfill, [&] { filled.count_down(); }));
+  filled.wait();
+  EXPECT_GE(Now() - asked, milliseconds(50));
+  end.count_down();
+}
+
+TEST(FetchPool, AReaderWhoNeedsItEndsTheWait) {
+  FetchPool pool({.threads_per_host = 4,
+                  .quiet_period = milliseconds(60'000),
+                  .max_quiet_wait = milliseconds(60'000)});
+  std::latch ran(1), filled(1);
+  pool.Submit(JobOf(Cause::kDemand, [&] { ran.count_down(); }));
+  ran.wait();
+  std::stop_source hurry;
+  pool.Submit(
+      {.cause = Cause::kBackfill, .host = "registry", .hurry = hurry.get_token(), .run = [&] {
+         filled.count_down();
+       }});
+  hurry.request_stop();
+  pool.Poke();
+  filled.wait();
+}
+
+}  // namespace
+}  // namespace davit::storage
