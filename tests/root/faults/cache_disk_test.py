@@ -1,0 +1,270 @@
+#!/usr/bin/env python3
+"""The disk below the cache is full, read-only, or fails: readers see right bytes or EIO, and it heals."""
+import errno
+import glob
+import os
+import subprocess
+import time
+import unittest
+
+from daemon_fixture import BIN, is_mounted, wait_for
+from faults_fixture import FaultCase, read
+
+MIB = 1 << 20
+
+
+class DiskCase(FaultCase):
+    def setUp(self):
+        super().setUp()
+        self.cache = os.path.join(self.dir, "cache")
+        os.makedirs(self.cache)
+
+    def start_daemon(self, *options, **more):
+        return super().start_daemon(*options, cache__directory=self.cache, **more)
+
+    def read_any(self, point):
+        """Reads every file; right bytes or EIO. The names of those that came."""
+        came = []
+        for name, data in self.FILES.items():
+            try:
+                self.assertEqual(read(os.path.join(point, name)), data, name)
+                came.append(name)
+            except OSError as error:
+                self.assertEqual(error.errno, errno.EIO)
+        return came
+
+    def drop_page_cache(self, point):
+        """What is read from now on is asked of davitd again."""
+        for name in self.FILES:
+            with open(os.path.join(point, name), "rb") as handle:
+                os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def check_alive(self):
+        self.assertIsNone(self.daemon.process.poll(), self.daemon.log_text()[-3000:])
+        self.assertEqual(self.daemon.call("GET", "/api/v1/mounts/m")["state"], "mounted")
+
+
+class FullDiskTest(DiskCase):
+    def mount_disk(self, size):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", self.cache], check=True)
+
+    def ballast(self):
+        """Takes all the room that is left."""
+        with open(os.path.join(self.cache, "ballast"), "wb") as handle:
+            try:
+                while True:
+                    handle.write(bytes(65536))
+                    handle.flush()
+            except OSError as error:
+                self.assertEqual(error.errno, errno.ENOSPC)
+            try:
+                handle.close()
+            except OSError:
+                pass
+
+    def free_ballast(self):
+        os.unlink(os.path.join(self.cache, "ballast"))
+
+    def test_a_disk_smaller_than_the_image(self):
+        """What is full of davit's own data makes room for what is wanted now."""
+        self.mount_disk(4 * MIB)
+        self.start_daemon()
+        point = self.mount()
+        self.check_all(point, readers=4)
+        self.drop_page_cache(point)
+        self.check_all(point, readers=1)
+        self.check_alive()
+        self.assertGreater(self.daemon.call("GET", "/api/v1/cache")["evicted_bytes"], 0)
+
+    def test_full_of_other_data(self):
+        self.mount_disk(16 * MIB)
+        self.start_daemon()
+        point = self.mount()
+        self.check_file(point, "data/0")
+        self.daemon.call("POST", "/api/v1/cache/evict", {"bytes": 1 << 30})
+        self.ballast()
+        took = self.check_error(os.path.join(point, "data/7"))
+        self.assertLess(took, 5)
+        self.assertTrue([line for line in self.log_lines("a request of the kernel failed") if "No space left" in line],
+                        self.daemon.log_text()[-2000:])
+        self.read_any(point)
+        self.check_alive()
+        self.free_ballast()
+        self.drop_page_cache(point)
+        self.check_all(point)
+
+    def test_full_while_readers_run_and_filling_goes_on(self):
+        self.mount_disk(16 * MIB)
+        self.start_daemon(cache__fill="true")
+        self.ballast()
+        self.registry.fault("drip", bytes_per_second=3 * MIB)
+        point = self.mount(fill=True)
+        self.read_any(point)
+        self.check_alive()
+        self.free_ballast()
+        self.registry.clear()
+        self.drop_page_cache(point)
+        self.check_all(point)
+
+    def test_full_at_the_start(self):
+        self.mount_disk(2 * MIB)
+        self.ballast()
+        with self.assertRaises(AssertionError) as raised:
+            self.start_daemon()
+        self.assertIn("davitd ended", str(raised.exception))
+        self.assertIn("No space left", str(raised.exception))
+        self.assertIn(self.cache, str(raised.exception))
+
+
+class FailingDiskTest(DiskCase):
+    """bin/failing-fs stands between davitd and its disk."""
+
+    def setUp(self):
+        super().setUp()
+        self.switches = os.path.join(self.dir, "switches")
+        below = os.path.join(self.dir, "below")
+        os.makedirs(below)
+        process = subprocess.Popen([os.path.join(BIN, "failing-fs"), below, self.cache, self.switches], stderr=subprocess.DEVNULL)
+
+        def end():
+            self.switch()
+            subprocess.run(["umount", "-l", self.cache], check=False)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.addCleanup(end)
+        wait_for(lambda: is_mounted(self.cache), 20, "failing-fs")
+
+    def switch(self, **errors):
+        """switch(write=errno.EIO, …); without words: the disk works."""
+        with open(self.switches + ".new", "w", encoding="utf-8") as text:
+            text.write("".join(f"{operation} {code}\n" for operation, code in errors.items()))
+        os.rename(self.switches + ".new", self.switches)
+
+    READ_ONLY = dict.fromkeys(("write", "sync", "truncate", "punch", "open_write", "create", "unlink", "rename", "mkdir"), errno.EROFS)
+
+    def test_no_fault(self):
+        self.start_daemon()
+        self.check_all(self.mount())
+
+    def test_writes_fail(self):
+        self.start_daemon()
+        point = self.mount()
+        self.check_file(point, "data/0")
+        self.switch(write=errno.EIO)
+        self.check_error(os.path.join(point, "data/7"))
+        line = self.log_lines("a request of the kernel failed")[0]
+        self.assertIn("Input/output error", line)
+        self.assertIn("check the cache's disk", line)
+        self.drop_page_cache(point)
+        self.check_file(point, "data/0")  # what is there can be read
+        self.assertGreater(self.daemon.call("GET", "/api/v1/cache")["write_errors"], 0)
+        self.check_alive()
+        self.switch()
+        self.check_all(point)
+
+    def test_read_only(self):
+        self.start_daemon()
+        point = self.mount()
+        self.check_file(point, "data/0")
+        self.switch(**self.READ_ONLY)
+        self.drop_page_cache(point)
+        self.check_file(point, "data/0")
+        self.check_error(os.path.join(point, "data/7"))
+        self.assertIn("Read-only file system", self.log_lines("a request of the kernel failed")[0])
+        self.read_any(point)
+        self.check_alive()
+        self.switch()
+        self.check_all(point)
+
+    def test_reads_fail(self):
+        self.start_daemon()
+        point = self.mount()
+        self.check_all(point)
+        self.drop_page_cache(point)
+        self.switch(read=errno.EIO)
+        self.check_error(os.path.join(point, "data/7"))
+        self.check_alive()
+        self.switch()
+        self.check_all(point)
+
+    def test_syncs_fail(self):
+        """What may not have reached the disk is not counted as cached; it is fetched again."""
+        self.start_daemon(cache__flush_interval="100ms")
+        point = self.mount()
+        self.switch(sync=errno.EIO)
+        self.check_all(point)
+        wait_for(lambda: self.log_lines("cannot make cached data durable"), 20, "a failed flush")
+        self.daemon.kill()
+        self.switch()
+        self.daemon.start()
+        self.check_all(point)
+        self.check_alive()
+
+    def test_it_fails_now_and_then(self):
+        self.start_daemon(cache__flush_interval="50ms")
+        point = self.mount()
+        for round in range(12):
+            self.switch(**{("write", "sync", "read", "punch")[round % 4]: errno.EIO})
+            self.read_any(point)
+            self.switch()
+            time.sleep(0.1)
+            self.drop_page_cache(point)
+            self.daemon.call("POST", "/api/v1/cache/evict", {"bytes": 2 * MIB})
+        self.check_all(point)
+        self.check_alive()
+
+    def test_a_restart_on_a_disk_that_cannot_be_written(self):
+        self.start_daemon()
+        point = self.mount()
+        self.check_file(point, "data/0")
+        self.assertEqual(self.daemon.stop(), 0)
+        self.switch(**self.READ_ONLY)
+        self.daemon.start(wait=False)
+        self.assertEqual(self.daemon.process.wait(20), 1)
+        self.assertIn("Read-only file system", self.daemon.log_text())
+        self.assertIn(self.cache, self.daemon.log_text())
+        self.switch()
+        self.daemon.start()
+        self.check_all(point)
+
+
+class BrokenFileSystemTest(DiskCase):
+    def test_ext4_that_has_found_an_error(self):
+        """The kernel has made it read-only; after fsck all is well."""
+        image = os.path.join(self.dir, "disk")
+        with open(image, "wb") as handle:
+            handle.truncate(64 * MIB)
+        subprocess.run(["mkfs.ext4", "-q", "-e", "remount-ro", image], check=True)
+        subprocess.run(["mount", "-o", "loop", image, self.cache], check=True)
+        with open("/proc/self/mountinfo", encoding="utf-8") as table:
+            device = next(line.split(" - ")[1].split()[1] for line in table if line.split()[4] == self.cache)
+        trigger = f"/sys/fs/ext4/{os.path.basename(device)}/trigger_fs_error"
+        if not glob.glob(trigger):
+            self.skipTest("this kernel has no trigger_fs_error")
+        self.start_daemon()
+        point = self.mount()
+        self.check_file(point, "data/0")
+        self.daemon.call("POST", "/api/v1/cache/evict", {"bytes": 0})
+        with open(trigger, "w", encoding="utf-8") as handle:
+            handle.write("test of davit")
+        self.drop_page_cache(point)
+        came = self.read_any(point)
+        self.assertIn("data/0", came)
+        self.assertLess(len(came), len(self.FILES))
+        self.assertIn("Read-only file system", self.log_lines("a request of the kernel failed")[0])
+        self.check_alive()
+        self.daemon.stop()
+        subprocess.run(["umount", self.cache], check=True)
+        self.assertLessEqual(subprocess.run(["fsck.ext4", "-p", "-f", image], stdout=subprocess.DEVNULL, check=False).returncode, 1)
+        subprocess.run(["mount", "-o", "loop", image, self.cache], check=True)
+        self.daemon.start()
+        self.check_all(point)
+        self.daemon.stop()
+        subprocess.run(["umount", self.cache], check=True)
+
+
+if __name__ == "__main__":
+    unittest.main()
