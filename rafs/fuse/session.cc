@@ -21,7 +21,7 @@
 namespace davit::rafs {
 namespace {
 
-void ToLog(fuse_log_level level, const char* format, va_list args) {
+[[gnu::format(printf, 2, 0)]] void ToLog(fuse_log_level level, const char* format, va_list args) {
   char text[512];
   const int length = std::vsnprintf(text, sizeof(text), format, args);
   if (length <= 0) return;

@@ -22,9 +22,7 @@ class FakeImages::FakeImage final : public daemon::Image {
     owner_.changed_.NotifyAll();
     return {};
   }
-  Status FetchListed(const Context& ctx) override {
-    return owner_.Wait(ctx, owner_.listed_blocked_);
-  }
+  Status FetchListed(const Context& ctx) override { return owner_.Wait(ctx, Gate::kListed); }
   Status Prefetch(const std::vector<std::string>& paths) override {
     if (!paths.empty() && paths[0] == "/missing") return Error(Code::kNotFound, "no /missing");
     ++owner_.prefetches_;
@@ -37,9 +35,9 @@ class FakeImages::FakeImage final : public daemon::Image {
   const std::string platform_ = "linux/amd64";
 };
 
-Status FakeImages::Wait(const Context& ctx, const bool& blocked) {
+Status FakeImages::Wait(const Context& ctx, Gate gate) {
   const MutexLock lock(mutex_);
-  while (blocked) {
+  while (IsBlocked(gate)) {
     if (!changed_.Wait(mutex_, ctx)) DAVIT_TRY(ctx.Check("open image"));
   }
   return {};
@@ -52,7 +50,7 @@ Result<std::shared_ptr<daemon::Image>> FakeImages::Open(const Context& ctx,
     requests_.push_back(request);
     changed_.NotifyAll();
   }
-  DAVIT_TRY(Wait(ctx, blocked_));
+  DAVIT_TRY(Wait(ctx, Gate::kOpen));
   const MutexLock lock(mutex_);
   if (error_) return *error_;
   return std::make_shared<FakeImage>(

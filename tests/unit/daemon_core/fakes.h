@@ -61,7 +61,12 @@ class FakeImages final : public daemon::ImageProvider {
 
  private:
   friend class FakeImage;
-  Status Wait(const Context& ctx, const bool& blocked);
+  enum class Gate { kOpen, kListed };
+  /// Until nothing blocks the gate.
+  Status Wait(const Context& ctx, Gate gate);
+  bool IsBlocked(Gate gate) const DAVIT_REQUIRES(mutex_) {
+    return gate == Gate::kOpen ? blocked_ : listed_blocked_;
+  }
 
   std::atomic<int> made_durable_{0};
   mutable Mutex mutex_;
