@@ -54,26 +54,38 @@ void HostQueue::Dispatch(TimePoint now) {
 void HostQueue::Release(Ticket& ticket, TimePoint now, const Error* failed) {
   --running_;
   if (ticket.background_slot) --running_background_;
-  if (ticket.probe) probing_ = false;
+  const bool probe = ticket.probe;
+  if (probe) probing_ = false;
   ticket.granted = ticket.background_slot = ticket.probe = false;
   if (failed == nullptr) {
-    failures_ = 0;
+    failures_ = failed_probes_ = 0;
   } else {
     ++failures_;
     last_error_ = *failed;
-    if (broken()) {
-      const int doublings = std::min(failures_ - options_.breaker_failures, 16);
+    // Those that ran when the host broke fail all at once. That is one failure; only probes tell
+    // how long it lasts.
+    if (probe) ++failed_probes_;
+    if (broken() && (probe || !probing_)) {
+      const int doublings = std::min(failed_probes_, 16);
       next_probe_ =
           now + std::min<Duration>(options_.backoff_min * (1 << doublings), options_.backoff_max);
     }
   }
+  // While it was tested, the others waited for nothing else; the next test may be theirs.
+  if (probe && broken()) WakeAll();
   Dispatch(now);
+}
+
+void HostQueue::WakeAll() {
+  for (const std::list<Ticket*>& queue : waiting_) {
+    for (Ticket* ticket : queue) ticket->wake.Wake();
+  }
 }
 
 void HostQueue::OnProgress(Ticket& ticket, TimePoint now) {
   last_progress_ = now;
   if (failures_ == 0 && !ticket.probe) return;
-  failures_ = 0;
+  failures_ = failed_probes_ = 0;
   if (ticket.probe) {
     ticket.probe = false;
     probing_ = false;

@@ -48,12 +48,15 @@ class HostQueue {
  private:
   bool broken() const { return failures_ >= options_.breaker_failures; }
   bool Grant(Ticket& ticket, bool probe);
+  /// So that the waiting look anew at when there is a chance.
+  void WakeAll();
 
   const Scheduler::Options& options_;
   std::array<std::list<Ticket*>, kCauseCount> waiting_;
   int running_ = 0;
   int running_background_ = 0;
-  int failures_ = 0;  // consecutive
+  int failures_ = 0;       // consecutive
+  int failed_probes_ = 0;  // consecutive
   bool probing_ = false;
   TimePoint next_probe_{};
   TimePoint blocked_until_{};
