@@ -4,9 +4,8 @@ SHELL := /bin/bash
 JOBS ?= $(shell nproc)
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
-export CCACHE_SLOPPINESS := include_file_mtime,include_file_ctime
 
-.PHONY: build test check demo bench interop fuzz install clean
+.PHONY: build test check demo bench interop fuzz asan tsan csi-sanity install clean
 
 build:  ## Release binaries in build/release/bin/
 	@scripts/setup build
@@ -38,6 +37,18 @@ interop: build  ## Images of the real nydus tools here, images of ours there
 fuzz:  ## SECONDS_EACH=60 for every fuzz target
 	@scripts/setup build fuzz
 	@scripts/fuzz $(or $(SECONDS_EACH),60)
+
+asan:  ## All tests under ASan, LSan and UBSan
+	@scripts/setup build test
+	@scripts/sanitize asan "$(TESTS)"
+
+tsan:  ## Cache, scheduler, FUSE and daemon under TSan
+	@scripts/setup build test
+	@scripts/sanitize tsan "$(TESTS)"
+
+csi-sanity: build  ## Kubernetes' own CSI tests against davit-csi
+	@scripts/setup csi-sanity
+	@tests/interop/csi_sanity/run
 
 install: build  ## make install DESTDIR=/some/root
 	@DESTDIR="$(DESTDIR)" cmake --install build/release --prefix /usr
