@@ -11,6 +11,11 @@ namespace {
 // Small neighbours are written together: most files of an image are smaller than a page.
 constexpr std::size_t kRunBytes = 1U << 20;
 constexpr std::uint64_t kMaxPadding = 4096;
+constexpr int kRoomTries = 4;
+
+bool DiskFull(const Status& status) {
+  return !status.ok() && status.error().code() == Code::kResourceExhausted;
+}
 
 // True when the decoded unit can be written as it is: every byte belongs to one of its chunks.
 bool IsPlain(const BlobMap& map, std::uint32_t first, std::uint32_t last, const Unit& unit) {
@@ -142,9 +147,12 @@ void BatchWriter::FlushRun() {
 Status WriteVerified(BlobCore& core, std::uint64_t offset, Bytes data) {
   CacheEnv& env = core.env();
   Status status = core.data().WriteAt(offset, data);
-  if (!status.ok() && status.error().code() == Code::kResourceExhausted && env.make_room &&
-      env.make_room(data.size())) {
+  // Others write, too: they may take the room that was made here, or have made some themselves when
+  // there is nothing left for this one to evict.
+  for (int i = 0; i < kRoomTries && env.make_room && DiskFull(status); ++i) {
+    const bool made = env.make_room(data.size());
     status = core.data().WriteAt(offset, data);
+    if (!made && i > 0) break;
   }
   if (status.ok()) return {};
   env.counters.write_errors.fetch_add(1);

@@ -178,6 +178,8 @@ class FaultCase(unittest.TestCase):
                 pool.shutdown(wait=False, cancel_futures=True)
                 self.fail(f"readers still wait after {seconds} s:\n{self.daemon.log_text()[-3000:]}")
         for future in done:
+            if future.exception() is not None:
+                self.fail(f"{futures[future]}: {future.exception()}\n{self.daemon.log_text()[-4000:]}")
             self.assertEqual(future.result(), self.FILES[futures[future]], futures[future])
         return time.monotonic() - began
 
