@@ -166,7 +166,9 @@ bool BlobCore::ReserveRoom(const LoadedMap& loaded, Flight& flight) {
   return false;
 }
 
-bool BlobCore::Abandon(const FlightPtr& flight) {
+// By value: the caller's pointer may be the one in flights_, which is erased here.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
+bool BlobCore::Abandon(FlightPtr flight) {
   if (!flight->background_slot || flight->started || flight->hurry.stop_requested()) return false;
   if (!flight->abandoned) {
     for (std::uint32_t i = 0; i < flight->claimed.size(); ++i) {

@@ -162,7 +162,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   void Launch(const FlightPtr& flight);
   /// Frees the units of background work that has not begun, so that a reader asks for just what it
   /// needs; false when it is too late for that.
-  bool Abandon(const FlightPtr& flight) DAVIT_REQUIRES(mutex_);
+  bool Abandon(FlightPtr flight) DAVIT_REQUIRES(mutex_);
   void Hurry(const FlightPtr& flight) DAVIT_REQUIRES(mutex_);
   Result<bool> WaitFor(const Context& ctx, LoadedMap& loaded, const Wanted& wanted);
 

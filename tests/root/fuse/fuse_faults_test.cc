@@ -67,6 +67,7 @@ TEST_F(FuseFaultsTest, AnErrorUnderAMappingIsABusError) {
   image_.blob().FailWith(Error(Code::kDataLoss, "damaged"));
   const pid_t child = ::fork();
   if (child == 0) {
+    ::signal(SIGBUS, SIG_DFL);  // sanitizers have a handler
     const int fd = ::open(Path("file").c_str(), O_RDONLY | O_CLOEXEC);
     const void* memory = ::mmap(nullptr, 8192, PROT_READ, MAP_SHARED, fd, 0);
     ::_exit(*static_cast<const volatile char*>(memory));
