@@ -272,9 +272,12 @@ void BlobCore::Fail(Flight& flight, std::span<const std::uint32_t> units, const 
     flights_.erase(found);
     ReturnRoom(flight, unit);
     flight.failed.emplace(unit, error);
+    // It may fail before those who wait for the first try have seen that there is a second one.
+    if (flight.repaired) flight.repaired->failed.emplace(unit, error);
     if (error.code() == Code::kDataLoss) background_.skipped.insert(unit);
   }
   flight.changed.NotifyAll();
+  if (flight.repaired) flight.repaired->changed.NotifyAll();
 }
 
 void BlobCore::OnDamaged(Flight& flight, std::uint32_t unit, const std::string& served_by,
@@ -305,6 +308,7 @@ void BlobCore::OnDamaged(Flight& flight, std::uint32_t unit, const std::string& 
   repair->claimed = {true};
   repair->avoid_endpoint = served_by;
   repair->repair = true;
+  repair->repaired = flight.shared_from_this();
   {
     MutexLock lock(mutex_);
     flights_[unit] = repair;

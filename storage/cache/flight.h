@@ -17,7 +17,7 @@ namespace davit::storage {
 class BlobCore;
 
 /// The units [first, last) of one blob. Members below the line are guarded by the blob's mutex.
-struct Flight {
+struct Flight : std::enable_shared_from_this<Flight> {
   std::shared_ptr<BlobCore> blob;
   std::shared_ptr<BlobSource> source;  // of who asked; none for background work
   Cause cause = Cause::kDemand;
@@ -26,7 +26,8 @@ struct Flight {
   std::vector<bool> claimed;   // which of them this flight brings; the rest fills gaps
   std::string avoid_endpoint;  // it delivered a damaged unit: this flight is the second try
   bool repair = false;
-  bool background_slot = false;  // counts in the blob's background work
+  std::shared_ptr<Flight> repaired;  // the first try; who waits for it hears how this one ends
+  bool background_slot = false;      // counts in the blob's background work
 
   std::stop_source hurry;  // somebody waits
   std::stop_source stop;   // nobody wants it any more

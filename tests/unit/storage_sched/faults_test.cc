@@ -178,6 +178,26 @@ TEST_F(SchedulerFaults, ABrokenHostGetsOneProbeAtATime) {
   }
 }
 
+// All that run when a host goes away fail at once; that must not count as an outage of hours.
+TEST_F(SchedulerFaults, ManyRequestsThatBreakTogetherAreOneFailure) {
+  Make({.demand_patience = std::chrono::hours(1)});
+  std::atomic<int> calls{0};
+  blob_.source->SetHook([&](const auto&, std::uint64_t, auto&) -> Status {
+    if (++calls > 12) return {};
+    while (calls < 12) std::this_thread::yield();
+    return Away();
+  });
+  std::vector<std::future<Status>> fetches;
+  for (std::uint64_t i = 0; i < 12; ++i) fetches.push_back(Start(Cause::kDemand, {i, 1}));
+  ASSERT_TRUE(blob_.source->WaitForRequests(12));
+  const TimePoint begin = clock_.Now();
+  for (auto& fetch : fetches) {
+    RunUntilReady(fetch);
+    EXPECT_TRUE(fetch.get().ok());
+  }
+  EXPECT_LE(clock_.Now() - begin, seconds(2));
+}
+
 TEST_F(SchedulerFaults, OtherErrorsAreReturnedAtOnce) {
   blob_.source->SetHook([&](const auto&, std::uint64_t, auto&) -> Status {
     return Error(Code::kUnauthenticated, "401");
