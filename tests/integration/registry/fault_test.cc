@@ -71,7 +71,7 @@ TEST_F(FaultTest, WrongRangeRepliesNeverReachTheReader) {
     const auto source = Open(client)->OpenBlob(blob_);
     Fault fault = one.fault;
     fault.path = "/blobs/";
-    fault.times = 1;
+    fault.times = -1;
     fake_->SetFault(fault);
     bool seen = false;
     storage::SourceRead how;
@@ -89,6 +89,22 @@ TEST_F(FaultTest, WrongRangeRepliesNeverReachTheReader) {
       EXPECT_EQ(status.error().retry_after(), std::chrono::seconds(7));
     }
   }
+}
+
+TEST_F(FaultTest, AReplyOfTheWrongKindIsAskedForOnceMore) {
+  Start();
+  Client client;
+  const auto source = Open(client)->OpenBlob(blob_);
+  fake_->SetFault({.kind = Kind::kWrongRange, .path = "/blobs/"});
+  fake_->ClearLog();
+  std::string got;
+  storage::SourceRead how;
+  DAVIT_OK(source->Read(ctx_, {1000, 5000}, how, [&](Bytes data) -> Status {
+    got += AsText(data);
+    return {};
+  }));
+  EXPECT_TRUE(got == layer_.substr(1000, 5000));
+  EXPECT_EQ(fake_->requests().size(), 2U);
 }
 
 TEST_F(FaultTest, ShortBodiesAndResetsAreUnavailable) {
