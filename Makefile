@@ -10,7 +10,7 @@ export CCACHE_NOHASHDIR := 1
 build:  ## Release binaries in build/release/bin/
 	@scripts/setup build
 	@scripts/quiet "configure release" cmake --preset release
-	@scripts/quiet "build release" cmake --build build/release -j$(JOBS) --target davit davitd davit-csi davit-csi-client fake-registry
+	@scripts/quiet "build release" cmake --build build/release -j$(JOBS) --target davit davitd davit-csi davit-csi-client fake-registry $(BUILD_ALSO)
 
 test:  ## All tests that need no cluster
 	@scripts/setup build test
@@ -26,6 +26,7 @@ demo: build  ## From an ordinary image to a lazily mounted volume, without a clu
 	@scripts/setup demo
 	@scripts/demo $(DEMO_ARGS)
 
+bench: BUILD_ALSO = bench_floor
 bench: build  ## Figures against the peers; see docs/benchmarks.md
 	@scripts/setup bench
 	@tests/bench/run

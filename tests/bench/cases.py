@@ -106,6 +106,10 @@ class Setup:
         index = json.load(open(os.path.join(self.images, "index.json")))
         (entry,) = [m for m in index["manifests"] if m["annotations"]["org.opencontainers.image.ref.name"] == "davit"]
         manifest = json.load(open(os.path.join(self.images, "blobs/sha256", entry["digest"].split(":")[1])))
+        for layer in self.manifest["layers"]:  # for pull and unpack
+            target = os.path.join(self.images, "blobs/sha256", layer["digest"].split(":")[1])
+            if not os.path.exists(target):
+                os.link(self._blob(layer["digest"]), target)
         self.davit_bytes = sum(layer["size"] for layer in manifest["layers"])
 
     def _build_nydus(self):
@@ -134,8 +138,42 @@ class Setup:
         self.nydus_bootstrap = lib.put_blob(self.images, gzip.compress(open(layer, "rb").read(), 6))
         shutil.rmtree(out)
 
+    def build_erofs(self):
+        """mkfs.erofs lz4 of the whole unpacked tree (unpacking is not counted)."""
+        tree, image = self.fresh("tree"), self.fresh("erofs")
+        os.makedirs(tree)
+        try:
+            for tar in self.tars:
+                lib.run("tar", "-xf", tar, "-C", tree)
+            self._timed("mkfs.erofs", ["mkfs.erofs", "--quiet", "-zlz4", image, tree])
+            self.build["mkfs.erofs"]["bytes"] = os.path.getsize(image)
+        finally:
+            shutil.rmtree(tree, ignore_errors=True)
+            if os.path.exists(image):
+                os.unlink(image)
+
     def registry(self, limited=True):
         return lib.Registry(self.images, LATENCY if limited else 0, LINK if limited else 0)
+
+    def tags(self, count):
+        """That many images: davit's, with other configurations, so that each has a manifest and a bootstrap layer of its own."""
+        names = ["davit"]
+        index_path = os.path.join(self.images, "index.json")
+        index = json.load(open(index_path))
+        known = {m["annotations"]["org.opencontainers.image.ref.name"]: m for m in index["manifests"]}
+        manifest = json.load(open(os.path.join(self.images, "blobs/sha256", known["davit"]["digest"].split(":")[1])))
+        for i in range(1, count):
+            name = f"davit-{i}"
+            names.append(name)
+            if name in known:
+                continue
+            manifest["annotations"] = dict(manifest.get("annotations") or {}, number=str(i))
+            data = json.dumps(manifest).encode()
+            index["manifests"].append({"mediaType": manifest["mediaType"], "digest": lib.put_blob(self.images, data), "size": len(data),
+                                       "annotations": {"org.opencontainers.image.ref.name": name}})
+        with open(index_path, "w") as handle:
+            json.dump(index, handle)
+        return names
 
     def contestants(self, registry, both_modes=False):
         """Fresh ones, caches empty."""
@@ -171,9 +209,13 @@ def best_peer(results, key):
 def build(setup):
     size = sum(os.path.getsize(t) for t in setup.tars)
     ours, theirs = setup.build["davit"], setup.build.get("nydus")
+    setup.build_erofs()
+    erofs = setup.build["mkfs.erofs"]
     rows = [Row("build, MB/s of tar", size / 1e6 / ours["seconds"], "MB/s", theirs and size / 1e6 / theirs["seconds"], "nydus-image", 2, True),
             Row("image size", ours["bytes"] / 1e6, "MB", theirs and theirs["bytes"] / 1e6, "nydus-image", 1.005),
-            Row("peak RSS", ours["rss_kib"] / 1024, "MiB", 256, "limit", 1.0)]
+            Row("peak RSS", ours["rss_kib"] / 1024, "MiB", 256, "limit", 1.0),
+            Row("build, MB/s of tar", size / 1e6 / ours["seconds"], "MB/s", size / 1e6 / erofs["seconds"], "mkfs.erofs lz4"),
+            Row("image size", ours["bytes"] / 1e6, "MB", erofs["bytes"] / 1e6, "mkfs.erofs lz4")]
     return rows
 
 
@@ -191,28 +233,44 @@ def first_byte(setup):
             Row("requests by then", ours["requests"], ""), Row("bytes by then", ours["bytes"] / 1e6, "MB")]
 
 
+def read_tree(root):
+    """Every file in the order of names, one after the other."""
+    subprocess.run("find . -xdev -type f -print0 | LC_ALL=C sort -z | xargs -0 cat >/dev/null", shell=True, cwd=root, check=True)
+
+
+def pull_and_unpack(setup, registry):
+    """What a node does without lazy loading: all layers by GET, one after the other through tar; then the same reader."""
+    root = setup.fresh("pulled")
+    os.makedirs(root)
+    try:
+        start = time.monotonic()
+        for layer in setup.manifest["layers"]:
+            url = f"http://{registry.host}/v2/bench/blobs/{layer['digest']}"
+            subprocess.run(f"curl -sS -f {url} | tar -xzf - -C {root}", shell=True, check=True)
+        read_tree(root)
+        return time.monotonic() - start
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
 def full(setup):
     def once(contestant, mountpoint, window):
         start = time.monotonic()
         contestant.mount(mountpoint)
-        read = 0
-        for folder, names, files in os.walk(mountpoint):
-            names.sort()
-            for file in sorted(files):
-                path = os.path.join(folder, file)
-                if os.path.isfile(path) and not os.path.islink(path):
-                    with open(path, "rb", buffering=0) as handle:
-                        while block := handle.read(1 << 20):
-                            read += len(block)
+        read_tree(mountpoint)
         seconds = time.monotonic() - start
         sent = window.done()
         time.sleep(1)
-        return {"seconds": seconds, "read": read, "rss": lib.rss_kib(contestant.pid), **sent}
+        return {"seconds": seconds, "rss": lib.rss_kib(contestant.pid), **sent}
     results = setup.measure(once)
     peer, name = best_peer(results, "seconds")
     ours = {k: median([r[k] for r in results["davit"]]) for k in ("seconds", "requests", "bytes", "rss")}
     floor = setup.davit_bytes / LINK
-    return [Row("read everything, cold, one reader", ours["seconds"], "s", floor, "link floor", 1.5),
+    with setup.registry() as registry:
+        lib.drop_caches()
+        pulled = pull_and_unpack(setup, registry)
+    return [Row("read everything, cold, one reader", ours["seconds"], "s", pulled, "pull and unpack"),
+            Row("read everything, cold, one reader", ours["seconds"], "s", floor, "link floor", 1.5),
             Row("read everything, cold, one reader", ours["seconds"], "s", peer, name, 0.65),
             Row("bytes on the wire", ours["bytes"] / 1e6, "MB", setup.davit_bytes / 1e6, "compressed bytes", 1.01),
             Row("requests", ours["requests"], "", 300, "limit", 1.0),
@@ -317,14 +375,48 @@ def warm(setup):
 
 
 def memory(setup):
-    with setup.registry(False) as registry:
-        with lib.Davit(setup.fresh("davit"), f"{registry.host}/bench:davit", fill=False) as davit:
-            davit.mount(setup.fresh("mnt"))
-            first = lib.pss_kib(davit.pid)
-            for _ in range(49):
-                davit.mount(setup.fresh("mnt"))
-            each = (lib.pss_kib(davit.pid) - first) / 49 / 1024
-    return [Row("PSS of each further mount at 50 mounts of one image", each, "MiB", 0.3, "limit", 1.0)]
+    """50 mounts of one image, and 50 of ten images with the same content and configurations of their own."""
+    rows = []
+    for images in (1, 10):
+        tags = setup.tags(images)
+        with setup.registry(False) as registry:
+            with lib.Davit(setup.fresh("davit"), f"{registry.host}/bench:davit", fill=False) as davit:
+                def mount(i, tags=tags, registry=registry, davit=davit):
+                    mountpoint = setup.fresh("mnt")
+                    davit.mount(mountpoint, f"{registry.host}/bench:{tags[i % len(tags)]}")
+                    with open(os.path.join(mountpoint, "usr/bin/env"), "rb") as handle:
+                        handle.read(1)
+                mount(0)
+                first = lib.pss_kib(davit.pid)
+                for i in range(1, 50):
+                    mount(i)
+                time.sleep(12)  # threads that are no longer needed end
+                each = (lib.pss_kib(davit.pid) - first) / 49 / 1024
+        rows.append(Row(f"PSS of each further mount at 50 mounts of {images} image{'s' if images > 1 else ''}", each, "MiB", 0.3, "limit", 1.0))
+    return rows
 
 
-ALL = {"build": build, "first-byte": first_byte, "start": start, "ls": ls, "full": full, "warm": warm, "memory": memory}
+def big(setup):
+    """One 5 GB file, no limit on the link, against what its parts can do at best."""
+    layout = lib.big_image(lib.CACHE)
+    floor = os.path.join(lib.BIN, "bench_floor")
+    rates = {"davit": [], "d": [], "f": []}
+    local = setup.fresh("big")
+    for _ in range(setup.runs):
+        with lib.Registry(layout) as registry:
+            lib.drop_caches()
+            rates["d"].append(float(lib.run(floor, "download", f"{registry.host}/bench:davit", local)))
+            with lib.serving(floor, local, setup.fresh("mnt")) as path:  # it is in the page cache
+                rates["f"].append(lib.read_file(path))
+            os.unlink(local)
+            lib.drop_caches()
+            with lib.Davit(setup.fresh("davit"), f"{registry.host}/bench:davit") as davit:
+                mountpoint = setup.fresh("mnt")
+                davit.mount(mountpoint)
+                rates["davit"].append(lib.read_file(os.path.join(mountpoint, "model.bin")))
+    d, f = median(rates["d"]), median(rates["f"])
+    return [Row("8 downloads, decode, verify, write (d)", d, "MB/s"), Row("warm, minimal FUSE (f)", f, "MB/s"),
+            Row("one 5 GB file, cold, no limit", median(rates["davit"]), "MB/s", d * f / (d + f), "d*f/(d+f)", 0.85, True)]
+
+
+ALL = {"build": build, "first-byte": first_byte, "start": start, "ls": ls, "full": full, "warm": warm, "memory": memory, "big": big}

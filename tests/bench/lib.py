@@ -2,12 +2,15 @@
 import contextlib
 import gzip
 import hashlib
+import http.client
 import io
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
 import tarfile
 import time
 import urllib.request
@@ -111,7 +114,20 @@ def pss_kib(pid):
     return 0
 
 
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("davitd", timeout=600)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
 class Davit:
+    """davitd runs already, as on a node; images are mounted through its API, as davit-csi does."""
+
     name = "davit"
 
     def __init__(self, work, reference, fill=True, extra=()):
@@ -130,14 +146,31 @@ class Davit:
 
     def mount(self, mountpoint, reference=None):
         os.makedirs(mountpoint, exist_ok=True)
-        command = [os.path.join(BIN, "davit"), "mount", reference or self.reference, mountpoint, "--socket", self.socket, "--plain-http"]
-        run(*command, *([] if self.fill else ["--no-fill"]))
+        request = {"id": os.path.basename(mountpoint), "source": reference or self.reference, "mountpoint": mountpoint,
+                   "plain_http": True, "fill": self.fill}
+        info = self.call("POST", "/api/v1/mounts", request)
+        while info["state"] == "mounting":
+            time.sleep(0.01)
+            info = self.call("GET", "/api/v1/mounts/" + request["id"])
+        if info["state"] != "mounted":
+            raise RuntimeError(f"mount: {info}")
         self.mounts.append(mountpoint)
+
+    def call(self, method, path, body=None):
+        connection = UnixConnection(self.socket)
+        try:
+            connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+            reply = connection.getresponse()
+            text = reply.read().decode()
+        finally:
+            connection.close()
+        if not 200 <= reply.status < 300:
+            raise RuntimeError(f"{method} {path}: {reply.status} {text}")
+        return json.loads(text)
 
     def complete(self):
         def done():
-            listed = json.loads(run(os.path.join(BIN, "davit"), "ps", "--socket", self.socket, "--output", "json"))
-            return all(m["complete"] for m in listed)
+            return all(m["complete"] for m in self.call("GET", "/api/v1/mounts"))
         wait_for(done, "image complete", 300)
 
     def close(self):
@@ -164,6 +197,8 @@ class Nydus:
         self.work, self.registry, self.bootstrap_digest, self.prefetch = work, registry, bootstrap_digest, prefetch
         os.makedirs(work)
         self.process, self.mounts = None, []
+        # Its program is in the page cache, as davitd's is.
+        run(os.path.join(nydus_dir(), "nydusd"), "--version")
 
     @property
     def pid(self):
@@ -227,3 +262,56 @@ def put_blob(layout, data):
     with open(os.path.join(layout, "blobs/sha256", digest), "wb") as handle:
         handle.write(data)
     return "sha256:" + digest
+
+
+BIG_BYTES = 5 << 30
+
+
+def big_image(cache):
+    """A layout with the RAFS image of one layer with one 5 GiB file of pieces of this machine's programs, made once; its path."""
+    base = os.path.join(cache, "bench-big-1")
+    layout = os.path.join(base, "layout")
+    if os.path.exists(os.path.join(base, "done")):
+        return layout
+    shutil.rmtree(base, ignore_errors=True)
+    os.makedirs(os.path.join(base, "source"))
+    material = b"".join(open(p, "rb").read() for p in sorted(
+        (os.path.join(d, n) for d, _, names in os.walk("/usr/lib") for n in names if ".so" in n), key=lambda p: -os.path.getsize(p))[:12]
+        if not os.path.islink(p))
+    path = os.path.join(base, "source/model.bin")
+    with open(path, "wb") as handle:
+        for i in range(BIG_BYTES >> 20):  # odd places: no two pieces are alike
+            at = int.from_bytes(hashlib.sha256(b"%d" % i).digest()[:8], "little") % (len(material) - (1 << 20))
+            handle.write(material[at:at + (1 << 20)])
+    run(sys.executable, os.path.join(ROOT, "scripts/make_image.py"), os.path.join(base, "plain"), "src", "--dir", f"{base}/source=/")
+    run(os.path.join(BIN, "davit"), "convert", f"oci:{base}/plain:src", f"oci:{layout}:davit", "--quiet")
+    shutil.rmtree(os.path.join(base, "source"))
+    shutil.rmtree(os.path.join(base, "plain"))
+    open(os.path.join(base, "done"), "w").close()
+    return layout
+
+
+def read_file(path):
+    """Sequentially, 1 MiB at a time; MB/s."""
+    buffer = bytearray(1 << 20)
+    total, start = 0, time.monotonic()
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        while got := os.readv(fd, [buffer]):
+            total += got
+    finally:
+        os.close(fd)
+    return total / 1e6 / (time.monotonic() - start)
+
+
+@contextlib.contextmanager
+def serving(floor, path, mountpoint):
+    """bench_floor's file system over `path`; gives the file in it."""
+    os.makedirs(mountpoint)
+    process = subprocess.Popen([floor, "fuse", path, mountpoint])
+    try:
+        wait_for(lambda: os.path.ismount(mountpoint), "bench_floor")
+        yield os.path.join(mountpoint, "file")
+    finally:
+        subprocess.run(["umount", mountpoint], capture_output=True)
+        process.wait(20)
