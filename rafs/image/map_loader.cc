@@ -1,5 +1,8 @@
 #include <fmt/format.h>
 
+#include <utility>
+#include <vector>
+
 #include "common/base/fd.h"
 #include "common/base/log.h"
 #include "rafs/image/bootstrap_layer.h"
@@ -48,6 +51,19 @@ class Loader {
         directory_(directory) {}
 
   Result<std::shared_ptr<const storage::BlobMap>> Load(const Context& ctx) {
+    auto map = LoadOnce(ctx);
+    if (!map && map.error().code() == Code::kDataLoss && used_saved_) {
+      log::Warn("saved parts of a blob are not usable, reading it again",
+                {{"blob", record_.id.value}, {"error", map.error()}});
+      trust_saved_ = used_saved_ = false;
+      map = LoadOnce(ctx);
+    }
+    if (map && !degraded_) Save();
+    return map;
+  }
+
+ private:
+  Result<std::shared_ptr<const storage::BlobMap>> LoadOnce(const Context& ctx) {
     DAVIT_TRY_ASSIGN(auto digests, metadata_.Digests(blob_));
     if (auto local = LoadLocal(ctx, digests)) return *local;
     std::string array;
@@ -64,7 +80,6 @@ class Loader {
     return Make(ctx, std::move(array), std::move(digests));
   }
 
- private:
   /// From the file that came with the bootstrap. It is no more than a saved request: whatever is
   /// wrong with it, the blob itself is asked instead.
   std::optional<std::shared_ptr<const storage::BlobMap>> LoadLocal(
@@ -89,10 +104,15 @@ class Loader {
       const Context& ctx, std::string array, std::shared_ptr<const ChunkDigests> digests) {
     if (HasInlinedDigests() && !CoversAll(*digests)) {
       auto inlined = ReadInlinedDigests(ctx, array);
+      const bool damaged = !inlined && (inlined.error().code() == Code::kDataLoss ||
+                                        inlined.error().code() == Code::kNotFound);
+      if (damaged && used_saved_) {
+        return Error(Code::kDataLoss, inlined.error().message());
+      }
       if (inlined) {
         digests = std::make_shared<CompletedDigests>(std::move(digests), *std::move(inlined));
-      } else if (inlined.error().code() == Code::kDataLoss ||
-                 inlined.error().code() == Code::kNotFound) {
+      } else if (damaged) {
+        degraded_ = true;
         // Chunks that the image uses are in its chunk table; only others stay without a digest.
         log::Warn("the blob's own chunk digests are not usable",
                   {{"blob", record_.id.value}, {"error", inlined.error()}});
@@ -151,7 +171,31 @@ class Loader {
     return storage::ExtractSection(*digests, AsBytes(stored), size);
   }
 
+  /// Kept in the directory: after a restart a complete blob needs no registry. Not synced, and
+  /// trusted no more than the blob is; what a crash has damaged is read again.
   Result<std::string> ReadRange(const Context& ctx, ByteRange range) {
+    const std::string path =
+        fmt::format("{}/{}.{}-{}", directory_, record_.id.value, range.offset, range.length);
+    if (trust_saved_) {
+      auto saved = ReadFile(path, range.length);
+      if (saved && saved->size() == range.length) {
+        used_saved_ = true;
+        return saved;
+      }
+    }
+    DAVIT_TRY_ASSIGN(std::string fetched, Fetch(ctx, range));
+    fetched_.emplace_back(path, fetched);
+    return fetched;
+  }
+
+  void Save() {
+    for (const auto& [path, part] : fetched_) {
+      const Status kept = ReplaceFile(path, AsBytes(part));
+      if (!kept) log::Warn("cannot keep a part of a blob", {{"error", kept.error()}});
+    }
+  }
+
+  Result<std::string> Fetch(const Context& ctx, ByteRange range) {
     std::string out;
     storage::SourceRead how;
     DAVIT_TRY(source_.Read(ctx, range, how, [&](Bytes data) -> Status {
@@ -171,6 +215,10 @@ class Loader {
   const BlobRecord& record_;
   storage::BlobSource& source_;
   const std::string& directory_;
+  bool trust_saved_ = true;
+  bool used_saved_ = false;
+  bool degraded_ = false;  // something of the blob was damaged and is not used
+  std::vector<std::pair<std::string, std::string>> fetched_;  // path and content
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/base/fd.h"
 #include "storage/blobmeta/toc.h"
@@ -91,6 +92,7 @@ class MapLoaderTest : public ::testing::Test {
   Result<std::shared_ptr<const storage::BlobMap>> Load(std::uint32_t blob = 0) {
     return MapLoader(metadata_, blob, source_, dir_.path())({});
   }
+  std::vector<std::string> Names() const { return ListDirectory(dir_.path()).value(); }
   std::string LocalPath() const { return dir_.path() + "/" + RawImage::BlobIdOf(0) + ".blob.meta"; }
   void ExpectVerifies(const storage::BlobMap& map, std::uint32_t chunks) {
     for (std::uint32_t i = 0; i < chunks; ++i) {
@@ -138,6 +140,9 @@ TEST_F(MapLoaderTest, ADamagedLocalFileIsReplacedByTheBlob) {
        {std::string(), std::string(8192, '\0'), std::string("short"),
         storage::EncodeLocalCi(AsBytes(std::string(array_.size(), '\0')), header_)}) {
     source_->requests.clear();
+    for (const std::string& name : Names()) {
+      ASSERT_EQ(::unlink((dir_.path() + "/" + name).c_str()), 0);
+    }
     ASSERT_TRUE(WriteFileAtomic(LocalPath(), AsBytes(damaged)).ok());
     const auto map = Load();
     ASSERT_TRUE(map.ok()) << map.error().ToString();
@@ -151,6 +156,35 @@ TEST_F(MapLoaderTest, ChunksThatTheBootstrapDoesNotKnowGetTheBlobsOwnDigests) {
   ASSERT_TRUE(map.ok()) << map.error().ToString();
   EXPECT_EQ(source_->requests.size(), 3U);  // chunk info, table of contents, digests
   ExpectVerifies(**map, kChunks);
+}
+
+// A complete blob needs no registry after a restart.
+TEST_F(MapLoaderTest, WhatWasFetchedIsKept) {
+  Open(1);
+  ASSERT_TRUE(Load().ok());
+  source_->requests.clear();
+  const auto again = Load();
+  ASSERT_TRUE(again.ok()) << again.error().ToString();
+  EXPECT_TRUE(source_->requests.empty());
+  ExpectVerifies(**again, kChunks);
+  // What a crash left of it is replaced.
+  for (const std::string& damage : {std::string(), std::string("short"), std::string(1, '\1')}) {
+    for (const std::string& name : Names()) {
+      const std::string path = dir_.path() + "/" + name;
+      std::string content = *ReadFile(path);
+      if (damage.size() == 1) {
+        for (char& c : content) c = static_cast<char>(c ^ damage[0]);
+      } else {
+        content = damage;
+      }
+      ASSERT_TRUE(ReplaceFile(path, AsBytes(content)).ok());
+    }
+    source_->requests.clear();
+    const auto map = Load();
+    ASSERT_TRUE(map.ok()) << map.error().ToString();
+    EXPECT_EQ(source_->requests.size(), 3U);
+    ExpectVerifies(**map, kChunks);
+  }
 }
 
 TEST_F(MapLoaderTest, WithoutInlinedDigestsTheRestStaysUnverifiable) {
