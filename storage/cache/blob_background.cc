@@ -28,9 +28,7 @@ void BlobCore::Fill(std::function<void()> on_complete) {
     MutexLock lock(mutex_);
     background_.fill = true;
     background_.skipped.clear();
-    // The reads that follow a mount are worth more than a head start.
-    background_.retry_at =
-        std::max(background_.retry_at, env_.clock.Now() + env_.options.quiet_period);
+    if (!background_.fill_asked_at) background_.fill_asked_at = std::chrono::steady_clock::now();
     if (on_complete) background_.on_complete.push_back(std::move(on_complete));
   }
   Pump();
@@ -44,6 +42,7 @@ void BlobCore::StopBackground() {
     MutexLock lock(mutex_);
     background_.ranges.clear();
     background_.fill = false;
+    background_.fill_asked_at.reset();
     background_.on_complete.clear();
     background_.stop.request_stop();
     background_.stop = std::stop_source();
@@ -207,6 +206,7 @@ void BlobCore::Pump() {
         break;
       }
       ++background_.running;
+      if (flight->cause == Cause::kBackfill) flight->fill_asked_at = background_.fill_asked_at;
       started.push_back(std::move(flight));
     }
     // All that can be had is here; units that arrived damaged get another chance later.

@@ -74,10 +74,11 @@ class BlobCache {
     int decode_threads = 0;                        // 0: one per CPU
     std::uint64_t max_buffer_bytes = 24ULL << 20;  // in flight between network and disk
     std::uint64_t max_request_bytes = 8ULL << 20;
-    // Fill leaves the link to readers: it begins this long after it was asked for, and a request
-    // of it when no reader has waited for the network for as long, or after `max_quiet_wait`.
+    // The reads that follow a mount are worth more than a head start of the fill: within
+    // `quiet_window` after it was asked for, a request of it begins only when no reader has waited
+    // for the network for `quiet_period`.
     std::chrono::milliseconds quiet_period{0};
-    std::chrono::milliseconds max_quiet_wait{2000};
+    std::chrono::milliseconds quiet_window{3000};
     std::uint64_t merge_gap_bytes = 64ULL
                                     << 10;  // fetch up to this much unwanted data to save a request
     std::chrono::milliseconds flush_interval{1000};  // ready bits are made durable this often

@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 #include <string>
@@ -169,6 +170,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   struct Background {
     std::deque<std::pair<ByteRange, Cause>> ranges;
     bool fill = false;
+    std::optional<TimePoint> fill_asked_at;
     bool loading = false;
     int running = 0;
     std::size_t next_access = 0;      // position in the recorded accesses

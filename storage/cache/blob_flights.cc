@@ -161,7 +161,8 @@ void BlobCore::Launch(const FlightPtr& flight) {
   env_.fetch.Submit(FetchPool::Job{.cause = flight->cause,
                                    .host = SourcesFor(*flight).front()->Host(),
                                    .hurry = flight->hurry.get_token(),
-                                   .run = [flight] { RunFlight(flight); }});
+                                   .run = [flight] { RunFlight(flight); },
+                                   .fill_asked_at = flight->fill_asked_at});
 }
 
 Status BlobCore::EnsureStep(const Context& ctx, const BlobUser& user, LoadedMap& loaded,

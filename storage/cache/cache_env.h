@@ -27,7 +27,7 @@ struct CacheEnv {
         buffers(o.max_buffer_bytes),
         fetch({.threads_per_host = o.fetch_threads,
                .quiet_period = o.quiet_period,
-               .max_quiet_wait = o.max_quiet_wait}) {}
+               .quiet_window = o.quiet_window}) {}
 
   const BlobCache::Options options;
   CacheFiles& files;

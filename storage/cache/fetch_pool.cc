@@ -17,18 +17,19 @@ TimePoint Now() { return std::chrono::steady_clock::now(); }
 bool IsBackground(Cause cause) { return cause == Cause::kPrefetch || cause == Cause::kBackfill; }
 }  // namespace
 
-TimePoint FetchPool::QuietAt(const Queued& queued) const {
-  const TimePoint latest = queued.since + options_.max_quiet_wait;
+TimePoint FetchPool::QuietAt(const Job& job) const {
+  if (!job.fill_asked_at) return {};
+  const TimePoint latest = *job.fill_asked_at + options_.quiet_window;
   if (demand_ > 0) return latest;
-  return std::min(latest, last_demand_ + options_.quiet_period);
+  return std::min(latest, std::max(last_demand_, *job.fill_asked_at) + options_.quiet_period);
 }
 
-std::list<FetchPool::Queued>::iterator FetchPool::Next(TimePoint now) {
+std::list<FetchPool::Job>::iterator FetchPool::Next(TimePoint now) {
   auto best = queue_.end();
   for (auto it = queue_.begin(); it != queue_.end(); ++it) {
-    const Cause cause = Urgency(it->job);
-    if (best != queue_.end() && Urgency(best->job) <= cause) continue;
-    const Running& running = running_[it->job.host];
+    const Cause cause = Urgency(*it);
+    if (best != queue_.end() && Urgency(*best) <= cause) continue;
+    const Running& running = running_[it->host];
     if (!closed_ && running.all >= options_.threads_per_host) continue;
     if (!closed_ && IsBackground(cause) && running.background >= kMaxBackgroundPerHost) continue;
     if (!closed_ && cause == Cause::kBackfill && QuietAt(*it) > now) continue;
@@ -40,9 +41,9 @@ std::list<FetchPool::Queued>::iterator FetchPool::Next(TimePoint now) {
 
 std::optional<TimePoint> FetchPool::NextDue() const {
   std::optional<TimePoint> due;
-  for (const Queued& queued : queue_) {
-    if (Urgency(queued.job) != Cause::kBackfill) continue;
-    const TimePoint at = QuietAt(queued);
+  for (const Job& job : queue_) {
+    if (Urgency(job) != Cause::kBackfill) continue;
+    const TimePoint at = QuietAt(job);
     // One that is due waits for a free slot; whoever frees it looks again.
     if (at > Now() && (!due || at < *due)) due = at;
   }
@@ -66,7 +67,7 @@ void FetchPool::Submit(Job job) {
     MutexLock lock(mutex_);
     if (!closed_) {
       if (job.cause == Cause::kDemand) ++demand_;
-      queue_.push_back({.job = std::move(job), .since = Now()});
+      queue_.push_back(std::move(job));
       StartThreadIfNeeded();
       changed_.NotifyOne();
       return;
@@ -96,7 +97,7 @@ void FetchPool::Run() {
       if (!woken && !due && Next(Now()) == queue_.end()) break;
       continue;
     }
-    Job job = std::move(next->job);
+    Job job = std::move(*next);
     queue_.erase(next);
     const bool background = IsBackground(Urgency(job));
     Running& running = running_[job.host];

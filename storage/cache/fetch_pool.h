@@ -20,20 +20,21 @@ namespace davit::storage {
 
 /// Thread-safe. Threads are started when needed and end when idle.
 ///
-/// kBackfill jobs wait until no demand job is queued or running and none has ended within
-/// `quiet_period`, but not longer than `max_quiet_wait`.
+/// kBackfill jobs of a fill that was asked for less than `quiet_window` ago wait until no demand
+/// job is queued or running, and none has ended within `quiet_period`.
 class FetchPool {
  public:
   struct Options {
     int threads_per_host = 12;
     std::chrono::milliseconds quiet_period{0};
-    std::chrono::milliseconds max_quiet_wait{0};
+    std::chrono::milliseconds quiet_window{0};
   };
   struct Job {
     Cause cause = Cause::kDemand;
     std::string host;
     std::stop_token hurry;  // a stop request makes it kDemand; call Poke() afterwards
     std::move_only_function<void()> run;
+    std::optional<TimePoint> fill_asked_at{};
   };
 
   explicit FetchPool(const Options& options) : options_(options) {}
@@ -54,21 +55,17 @@ class FetchPool {
     int all = 0;
     int background = 0;
   };
-  struct Queued {
-    Job job;
-    TimePoint since;
-  };
-  std::list<Queued>::iterator Next(TimePoint now) DAVIT_REQUIRES(mutex_);
+  std::list<Job>::iterator Next(TimePoint now) DAVIT_REQUIRES(mutex_);
   /// When a job that waits for quiet may run; nothing when none does.
   std::optional<TimePoint> NextDue() const DAVIT_REQUIRES(mutex_);
-  TimePoint QuietAt(const Queued& queued) const DAVIT_REQUIRES(mutex_);
+  TimePoint QuietAt(const Job& job) const DAVIT_REQUIRES(mutex_);
   void StartThreadIfNeeded() DAVIT_REQUIRES(mutex_);
   void Run();
 
   const Options options_;
   Mutex mutex_;
   CondVar changed_;
-  std::list<Queued> queue_ DAVIT_GUARDED_BY(mutex_);
+  std::list<Job> queue_ DAVIT_GUARDED_BY(mutex_);
   std::map<std::string, Running> running_ DAVIT_GUARDED_BY(mutex_);
   std::map<std::thread::id, std::thread> threads_ DAVIT_GUARDED_BY(mutex_);
   std::list<std::thread> ended_ DAVIT_GUARDED_BY(mutex_);

@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 #include <vector>
 
+#include "common/base/clock.h"
 #include "common/base/context.h"
 #include "common/base/sync.h"
 #include "storage/blob/blob.h"
@@ -27,7 +29,8 @@ struct Flight : std::enable_shared_from_this<Flight> {
   std::string avoid_endpoint;  // it delivered a damaged unit: this flight is the second try
   bool repair = false;
   std::shared_ptr<Flight> repaired;  // the first try; who waits for it hears how this one ends
-  bool background_slot = false;      // counts in the blob's background work
+  std::optional<TimePoint> fill_asked_at;  // of a fill
+  bool background_slot = false;            // counts in the blob's background work
 
   std::stop_source hurry;  // somebody waits
   std::stop_source stop;   // nobody wants it any more

@@ -15,13 +15,17 @@ using std::chrono::milliseconds;
 TimePoint Now() { return std::chrono::steady_clock::now(); }
 
 FetchPool::Job JobOf(Cause cause, std::move_only_function<void()> run) {
-  return {.cause = cause, .host = "registry", .hurry = {}, .run = std::move(run)};
+  return {.cause = cause,
+          .host = "registry",
+          .hurry = {},
+          .run = std::move(run),
+          .fill_asked_at = cause == Cause::kBackfill ? std::optional(Now()) : std::nullopt};
 }
 
 TEST(FetchPool, FillWaitsUntilReadersWereQuiet) {
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(100),
-                  .max_quiet_wait = milliseconds(60'000)});
+                  .quiet_window = milliseconds(60'000)});
   std::latch begun(1), end(1), filled(1), prefetched(1);
   std::atomic<TimePoint> demand_end{}, fill_begin{};
   pool.Submit(JobOf(Cause::kDemand, [&] {
@@ -42,10 +46,10 @@ TEST(FetchPool, FillWaitsUntilReadersWereQuiet) {
   EXPECT_GE(fill_begin.load() - demand_end.load(), milliseconds(100));
 }
 
-TEST(FetchPool, FillDoesNotWaitForEver) {
+TEST(FetchPool, FillWaitsInTheBeginningOnly) {
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(60'000),
-                  .max_quiet_wait = milliseconds(50)});
+                  .quiet_window = milliseconds(50)});
   std::latch begun(1), end(1), filled(1);
   pool.Submit(JobOf(Cause::kDemand, [&] {
     begun.count_down();
@@ -62,7 +66,7 @@ TEST(FetchPool, FillDoesNotWaitForEver) {
 TEST(FetchPool, AReaderWhoNeedsItEndsTheWait) {
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(60'000),
-                  .max_quiet_wait = milliseconds(60'000)});
+                  .quiet_window = milliseconds(60'000)});
   std::latch ran(1), filled(1);
   pool.Submit(JobOf(Cause::kDemand, [&] { ran.count_down(); }));
   ran.wait();

@@ -102,13 +102,13 @@ TEST_F(FillTest, ReadersJoinWhatTheFillHasOnItsWay) {
 
 TEST_F(FillTest, AReaderTakesOverWhatTheFillHasNotBegun) {
   const FakeBlob blob({.chunks = 3000, .min_chunk = 9000, .max_chunk = 10'000});
-  options_.quiet_period = options_.max_quiet_wait = std::chrono::minutes(10);
+  options_.quiet_period = options_.quiet_window = std::chrono::minutes(10);
   OpenCache();
   const auto cached = OpenBlob(blob);
   ASSERT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, 0)).ok());
   const std::size_t before = blob.source->requests().size();
   cache_->Fill(cached, nullptr);
-  clock_.Advance(std::chrono::minutes(11));  // the fill has claimed what it wants, and waits
+  // The fill has claimed what it wants, and waits.
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   EXPECT_EQ(blob.source->requests().size(), before);
   ASSERT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, 1500)).ok());
