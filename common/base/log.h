@@ -57,7 +57,7 @@ inline void Error(std::string_view m, Fields f = {}) { Write(Level::kError, m, f
 /// Adds fields (request, volume, image) to every line this thread writes while it lives.
 class Scope {
  public:
-  explicit Scope(Fields fields);
+  Scope(Fields fields);
   ~Scope();
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;

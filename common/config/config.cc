@@ -19,9 +19,9 @@ namespace {
 
 constexpr std::uint64_t kMaxFileBytes = 1U << 20;
 
-std::string EnvOr(const GetEnv& env, const std::string& name, std::string fallback) {
+std::string EnvOr(const GetEnv& env, const std::string& name, const std::string& fallback) {
   const std::optional<std::string> value = env(name);
-  return value && value->starts_with('/') ? *value : std::move(fallback);
+  return value && value->starts_with('/') ? *value : fallback;
 }
 
 Error UnknownKey(std::string_view key, std::string_view where, std::string_view source) {
