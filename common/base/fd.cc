@@ -248,6 +248,13 @@ Result<std::shared_ptr<const MappedFile>> MappedFile::Open(const std::string& pa
       new MappedFile(Bytes(static_cast<const std::byte*>(address), size)));
 }
 
+void MappedFile::ReleasePages() const {
+  // Never fails for such a mapping; if it did, only the memory would stay.
+  if (!bytes_.empty()) {
+    ::madvise(const_cast<std::byte*>(bytes_.data()), bytes_.size(), MADV_DONTNEED);
+  }
+}
+
 MappedFile::~MappedFile() {
   if (bytes_.empty()) return;
   // munmap takes what mmap gave, which was writable in type only.

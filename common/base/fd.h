@@ -85,6 +85,9 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
   Bytes bytes() const { return bytes_; }
+  /// The pages that were touched no longer count as this process's memory; they stay in the page
+  /// cache and are mapped again when they are wanted.
+  void ReleasePages() const;
 
  private:
   explicit MappedFile(Bytes bytes) : bytes_(bytes) {}

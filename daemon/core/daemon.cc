@@ -1,6 +1,7 @@
 #include "daemon/core/daemon.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@ namespace davit::daemon {
 namespace {
 
 constexpr std::chrono::seconds kMaintenance{1};
+constexpr unsigned kTrimRounds = 5;
 
 Status PrepareMountpoint(const std::string& mountpoint, bool restored) {
   if (!restored) return ClearMountpoint(mountpoint);
@@ -209,7 +211,9 @@ Status DaemonImpl::Init() {
 void DaemonImpl::Maintain(const std::stop_token& stop) {
   SetThreadName("maintenance");
   HungIoReport report;
-  while (Clock::Real().SleepFor(kMaintenance, stop)) {
+  for (unsigned round = 1; Clock::Real().SleepFor(kMaintenance, stop); ++round) {
+    // Opening images leaves holes in the heaps of the threads that did it.
+    if (round % kTrimRounds == 0) ::malloc_trim(0);
     const int fresh = report.Check(Inflight(), events_);
     if (fresh > 0) hung_total_->Add(fresh);
     mounts_->Maintain();

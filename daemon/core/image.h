@@ -55,8 +55,9 @@ class ImageProvider {
   /// Deletes metadata of images that nobody uses, the longest unused first, but those in `needed`
   /// (manifest digests).
   virtual void Prune(const std::set<std::string>& needed) = 0;
-  /// Makes what images brought with them survive a crash of the machine. To be called now and then.
-  virtual void MakeDurable() = 0;
+  /// Makes what images brought with them survive a crash of the machine, and gives memory back
+  /// that only their opening needed. To be called now and then.
+  virtual void Maintain() = 0;
 };
 
 }  // namespace davit::daemon

@@ -161,6 +161,18 @@ Result<std::shared_ptr<SharedImage>> ImageStore::FetchAndOpen(const Context& ctx
   return image;
 }
 
+void ImageStore::Maintain() {
+  MakeDurable();
+  std::vector<std::shared_ptr<SharedImage>> open;
+  {
+    const MutexLock lock(mutex_);
+    for (const auto& [digest, image] : images_) {
+      if (auto alive = image.lock()) open.push_back(std::move(alive));
+    }
+  }
+  for (const auto& image : open) image->ReleasePages();
+}
+
 // The manifest is the sign that the metadata is complete and durable. Nobody waits for that: what
 // a crash loses is fetched again.
 void ImageStore::MakeDurable() {

@@ -38,7 +38,7 @@ class ImageStore final : public ImageProvider {
                                                     storage::Scheduler& scheduler);
   Result<std::shared_ptr<Image>> Open(const Context& ctx, const ImageRequest& request) override;
   void Prune(const std::set<std::string>& needed) override;
-  void MakeDurable() override;
+  void Maintain() override;
 
  private:
   ImageStore(const Options& options, OpenRepository open_repository, storage::BlobCache& cache,
@@ -52,6 +52,7 @@ class ImageStore final : public ImageProvider {
   Result<std::shared_ptr<SharedImage>> FetchAndOpen(const Context& ctx,
                                                     registry::Repository& repository,
                                                     const rafs::ImageRef& found);
+  void MakeDurable();
   bool InUse(const std::string& path) const DAVIT_REQUIRES(mutex_);
 
   const Options options_;

@@ -285,7 +285,7 @@ void MountService::MakeDurable() {
       log::Warn("a mount record is not durable", {{"mount", id}, {"error", synced.error()}});
     }
   }
-  parts_.images.MakeDurable();
+  parts_.images.Maintain();
 }
 
 void MountService::Maintain() {

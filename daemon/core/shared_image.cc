@@ -40,8 +40,14 @@ Result<std::shared_ptr<SharedImage>> SharedImage::Open(std::string manifest_dige
     blobs->open[position] = blob;
     return blob;
   };
+  image->maps_ = maps;
   image->fs_ = std::make_shared<rafs::Filesystem>(std::move(tree), std::move(opener));
   return image;
+}
+
+void SharedImage::ReleasePages() const {
+  metadata().ReleasePages();
+  maps_->ReleasePages();
 }
 
 storage::BlobProgress SharedImage::progress() const {

@@ -36,6 +36,8 @@ class SharedImage {
   /// Starts the background fill at the first call; `on_complete` runs when all is local.
   Status Fill(std::function<void()> on_complete);
   Status FetchListed(const Context& ctx);
+  /// What reading the metadata has touched stops counting as memory until it is wanted again.
+  void ReleasePages() const;
   /// Resolves the paths, the rest happens on `pool`.
   Status Prefetch(const std::vector<std::string>& paths, ThreadPool& pool);
 
@@ -62,6 +64,7 @@ class SharedImage {
 
   const std::string manifest_digest_;
   storage::BlobCache& cache_;
+  std::shared_ptr<const rafs::Metadata> maps_;  // for the blobs' maps
   std::shared_ptr<Blobs> blobs_ = std::make_shared<Blobs>();
   std::shared_ptr<FillState> fill_ = std::make_shared<FillState>();
   std::shared_ptr<const rafs::Filesystem> fs_;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/base/bytes.h"
+#include "common/base/fd.h"
 #include "common/base/result.h"
 #include "common/codec/codec.h"
 #include "common/digest/digest.h"
@@ -88,6 +89,10 @@ class Metadata {
   static Result<std::unique_ptr<Metadata>> OpenFile(
       const std::string& path, std::optional<storage::BlobId> own_blob_id = std::nullopt);
   virtual ~Metadata() = default;
+  /// Of a mapped file: its pages stop counting as this process's memory until they are wanted.
+  void ReleasePages() const {
+    if (mapped_) mapped_->ReleasePages();
+  }
 
   virtual const ImageInfo& info() const = 0;
   /// The bytes it was opened with; for the builder, which copies tables from one image to another.
@@ -118,6 +123,9 @@ class Metadata {
       std::uint32_t blob) const = 0;
   /// Inodes whose content is to be fetched first, in order.
   virtual std::vector<InodeId> PrefetchList() const = 0;
+
+ private:
+  std::shared_ptr<const MappedFile> mapped_;  // of OpenFile()
 };
 
 /// Splits at '/', ignores empty parts; "." and ".." are refused (kInvalidArgument). Symlinks are

@@ -45,8 +45,9 @@ Result<std::unique_ptr<Metadata>> Metadata::OpenFile(const std::string& path,
                                                      std::optional<storage::BlobId> own_blob_id) {
   DAVIT_TRY_ASSIGN(auto file, MappedFile::Open(path));
   const Bytes bytes = file->bytes();
-  auto metadata = Open(bytes, std::move(file), std::move(own_blob_id));
+  auto metadata = Open(bytes, file, std::move(own_blob_id));
   if (!metadata) return std::move(metadata).error().WithContext(path);
+  (*metadata)->mapped_ = std::move(file);
   return metadata;
 }
 
