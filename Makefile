@@ -40,11 +40,11 @@ fuzz:  ## SECONDS_EACH=60 for every fuzz target
 	@scripts/fuzz $(or $(SECONDS_EACH),60)
 
 asan:  ## All tests under ASan, LSan and UBSan
-	@scripts/setup build test
+	@scripts/setup build test fuzz
 	@scripts/sanitize asan "$(TESTS)"
 
-tsan:  ## Cache, scheduler, FUSE and daemon under TSan
-	@scripts/setup build test
+tsan: build  ## Cache, scheduler, FUSE and daemon under TSan
+	@scripts/setup test fuzz
 	@scripts/sanitize tsan "$(TESTS)"
 
 csi-sanity: build  ## Kubernetes' own CSI tests against davit-csi
