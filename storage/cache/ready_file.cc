@@ -143,6 +143,9 @@ Status ReadyFile::Create(const Subject& subject) {
   header.crc = HeaderCrc(header);
   untouched_ = false;
   DAVIT_TRY(file_->WriteAt(0, BytesOf(header)));
+  // All of it has its place now: on a disk that is full, bits must still be taken back.
+  const std::size_t pages = subject.chunk_count / kChunksPerPage + 1;
+  DAVIT_TRY(file_->WriteAt(SlotOffset(0, 0), std::vector<std::byte>(pages * 2 * kBlock)));
   subject_ = subject;
   words_.assign(subject.chunk_count / 64 + 1, 0);
   pages_.assign(subject.chunk_count / kChunksPerPage + 1, Page{});
