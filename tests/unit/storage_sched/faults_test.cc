@@ -191,11 +191,14 @@ TEST_F(SchedulerFaults, ManyRequestsThatBreakTogetherAreOneFailure) {
   for (std::uint64_t i = 0; i < 12; ++i) fetches.push_back(Start(Cause::kDemand, {i, 1}));
   ASSERT_TRUE(blob_.source->WaitForRequests(12));
   const TimePoint begin = clock_.Now();
+  // In small steps: a leap to the next sleeper's end could be one over its patience while a probe
+  // is on its way.
   for (auto& fetch : fetches) {
-    RunUntilReady(fetch);
+    while (fetch.wait_for(milliseconds(1)) != std::future_status::ready)
+      clock_.Advance(milliseconds(2));
     EXPECT_TRUE(fetch.get().ok());
   }
-  EXPECT_LE(clock_.Now() - begin, seconds(2));
+  EXPECT_LE(clock_.Now() - begin, seconds(4));  // a long outage would be looked at after 5 s
 }
 
 TEST_F(SchedulerFaults, OtherErrorsAreReturnedAtOnce) {
