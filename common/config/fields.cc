@@ -75,7 +75,9 @@ constexpr FieldInfo kFields[] = {
      "Do not verify certificates of registries. Content is verified by digest all the same, "
      "credentials are not safe."},
     {"registry.proxy", kString, AT(registry.proxy), "http_proxy, https_proxy, no_proxy", 0, 0, "",
-     "Proxy URL for all registries."},
+     "Proxy URL for all registries, http://[user:password@]host:port. Empty: HTTP_PROXY and "
+     "HTTPS_PROXY of the environment. Hosts in NO_PROXY "
+     "(names or networks, without ports) are reached directly in both cases."},
     {"registry.connect_timeout", kDuration, AT(registry.connect_timeout), "", 100, 600'000, "",
      "Time to connect."},
     {"registry.stall_timeout", kDuration, AT(registry.stall_timeout), "", 100, 600'000, "",

@@ -10,6 +10,7 @@
 
 #include "common/base/fd.h"
 #include "common/base/sync.h"
+#include "common/http/proxy.h"
 
 namespace davit::http {
 namespace {
@@ -133,6 +134,7 @@ class Transfer {
   TimePoint last_progress_ = std::chrono::steady_clock::now();
   std::unique_ptr<curl_slist, ListDeleter> header_list_;
   std::string ca_blob_;
+  Proxy proxy_;
   char error_text_[CURL_ERROR_SIZE] = {};
 };
 
@@ -258,11 +260,13 @@ Status Transfer::SetUp(CURL* easy) {
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, this);
   // A resolver that hangs must not hold up a caller that has been cancelled.
   curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-  if (!request_.proxy.empty()) curl_easy_setopt(easy, CURLOPT_PROXY, request_.proxy.c_str());
-  if (!request_.unix_socket.empty()) {
+  if (request_.unix_socket.empty()) {
+    proxy_ = ChooseProxy(request_.proxy, request_.url.substr(0, request_.url.find(':')));
+  } else {
     curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, request_.unix_socket.c_str());
-    curl_easy_setopt(easy, CURLOPT_PROXY, "");  // not the environment's either
   }
+  // Always set: libcurl has rules of its own for the environment (it ignores HTTP_PROXY).
+  curl_easy_setopt(easy, CURLOPT_PROXY, proxy_.url.c_str());
   SetBody(easy);
   DAVIT_TRY(SetHeaders(easy));
   return SetTls(easy);
@@ -330,8 +334,15 @@ Status Transfer::Finished(CURLcode rc) {
   if (!callback_status_.ok()) return callback_status_.error();
   if (rc == CURLE_OK) return Announce();
   const char* text = error_text_[0] != '\0' ? error_text_ : curl_easy_strerror(rc);
-  return Error(CodeOf(rc), fmt::format("{} {}: {}", request_.method, Shown(request_.url), text))
-      .WithHint(HintOf(rc));
+  Error error(CodeOf(rc), fmt::format("{} {}: {}", request_.method, Shown(request_.url), text));
+  long connected = 0;  // the proxy's answer to CONNECT
+  curl_easy_getinfo(easy_, CURLINFO_HTTP_CONNECTCODE, &connected);
+  const bool connecting = rc == CURLE_COULDNT_CONNECT || rc == CURLE_COULDNT_RESOLVE_PROXY ||
+                          rc == CURLE_PROXY || rc == CURLE_OPERATION_TIMEDOUT || connected >= 300;
+  if (proxy_.url.empty() || !connecting) return std::move(error).WithHint(HintOf(rc));
+  return std::move(error).WithHint(
+      fmt::format("{} names the proxy {}; hosts in NO_PROXY are reached without it", proxy_.from,
+                  ShownProxy(proxy_.url)));
 }
 
 class CurlClient final : public Client {

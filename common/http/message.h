@@ -56,7 +56,7 @@ struct Request {
   std::string body;  // sent when not empty and no upload is given
   std::optional<UploadBody> upload;
   TlsOptions tls;
-  std::string proxy;        // empty: from the environment (http_proxy, https_proxy, no_proxy)
+  std::string proxy;        // empty: from the environment, see proxy.h
   std::string unix_socket;  // connect to this socket instead of the URL's host
   std::chrono::milliseconds connect_timeout{5000};
   /// Time without a single byte after which the transfer fails (kDeadlineExceeded).
