@@ -18,11 +18,11 @@ namespace davit::storage {
 /// within one cause; so among volumes too: each has few reads waiting at a time, and each new one
 /// goes to the end. While a demand read or what is read ahead for it waits or runs anywhere on the
 /// node, transfers of kPrefetch and kBackfill stand still between two pieces (`max_yield` in all
-/// per transfer, so that they end). Patience: kUnavailable and kDeadlineExceeded of the source are retried with exponential
-/// back-off and jitter until `patience` has passed since the last progress; a transfer that broke
-/// resumes where it stopped. Time in the queue does not count while the host delivers to others. A
-/// Retry-After is obeyed, for all reads of that host. After `breaker_failures` consecutive failures
-/// of a host only one probe at a time is let through.
+/// per transfer, so that they end). Patience: kUnavailable and kDeadlineExceeded of the source are
+/// retried with exponential back-off and jitter until `patience` has passed since the last
+/// progress; a transfer that broke resumes where it stopped. Time in the queue does not count while
+/// the host delivers to others. A Retry-After is obeyed, for all reads of that host. After
+/// `breaker_failures` consecutive failures of a host only one probe at a time is let through.
 class Scheduler {
  public:
   struct Options {
