@@ -26,7 +26,6 @@ void BlobCore::Prefetch(std::vector<ByteRange> ranges, Cause cause) {
 void BlobCore::Fill(std::function<void()> on_complete) {
   {
     MutexLock lock(mutex_);
-    background_.fill = true;
     background_.skipped.clear();
     if (!background_.fill_asked_at) background_.fill_asked_at = std::chrono::steady_clock::now();
     if (on_complete) background_.on_complete.push_back(std::move(on_complete));
@@ -41,7 +40,6 @@ void BlobCore::StopBackground() {
   {
     MutexLock lock(mutex_);
     background_.ranges.clear();
-    background_.fill = false;
     background_.fill_asked_at.reset();
     background_.on_complete.clear();
     background_.stop.request_stop();
@@ -82,7 +80,7 @@ FlightPtr BlobCore::NextOfRanges(LoadedMap& loaded) {
 }
 
 FlightPtr BlobCore::NextOfFill(LoadedMap& loaded) {
-  if (!background_.fill) return nullptr;
+  if (!background_.fill_asked_at) return nullptr;
   const BlobMap& map = *loaded.map;
   // What was read last time will be read again, before the rest.
   for (; background_.next_access < access_order_.size(); ++background_.next_access) {
@@ -92,6 +90,7 @@ FlightPtr BlobCore::NextOfFill(LoadedMap& loaded) {
                              std::min(kAccessRequest, env_.options.max_request_bytes),
                              env_.options.merge_gap_bytes / 4);
     flight->background_slot = true;
+    flight->fill_asked_at = background_.fill_asked_at;
     return flight;
   }
   // Ahead of the last reader: what it wants next is then on its way already.
@@ -101,7 +100,10 @@ FlightPtr BlobCore::NextOfFill(LoadedMap& loaded) {
   }
   FlightPtr flight = FromUnit(loaded, background_.cursor, map.unit_count(), Cause::kBackfill);
   if (!flight) flight = FromUnit(loaded, 0, background_.cursor, Cause::kBackfill);
-  if (flight) background_.cursor = flight->last;
+  if (flight) {
+    background_.cursor = flight->last;
+    flight->fill_asked_at = background_.fill_asked_at;
+  }
   return flight;
 }
 
@@ -168,16 +170,14 @@ bool BlobCore::ReserveRoom(const LoadedMap& loaded, Flight& flight) {
 // By value: the caller's pointer may be the one in flights_, which is erased here.
 // NOLINTNEXTLINE(performance-unnecessary-value-param)
 bool BlobCore::Abandon(FlightPtr flight) {
-  if (!flight->background_slot || flight->started || flight->hurry.stop_requested()) return false;
-  if (!flight->abandoned) {
-    for (std::uint32_t i = 0; i < flight->claimed.size(); ++i) {
-      if (!flight->claimed[i]) continue;
-      flights_.erase(flight->first + i);
-      ReturnRoom(*flight, flight->first + i);
-    }
-    flight->abandoned = true;
-    if (flight->waiters > 0) flight->changed.NotifyAll();
+  if (!flight->fill_asked_at || flight->started || flight->hurry.stop_requested()) return false;
+  for (std::uint32_t i = 0; i < flight->claimed.size(); ++i) {
+    if (!flight->claimed[i]) continue;
+    flights_.erase(flight->first + i);
+    ReturnRoom(*flight, flight->first + i);
   }
+  flight->abandoned = true;
+  if (flight->waiters > 0) flight->changed.NotifyAll();
   return true;
 }
 
@@ -191,7 +191,7 @@ void BlobCore::Pump() {
   std::vector<FlightPtr> started;
   {
     MutexLock lock(mutex_);
-    if (background_.ranges.empty() && !background_.fill) return;
+    if (background_.ranges.empty() && !background_.fill_asked_at) return;
     if (env_.clock.Now() < background_.retry_at) return;
     LoadedMap* loaded = loaded_.load();
     if (loaded == nullptr) {
@@ -206,7 +206,6 @@ void BlobCore::Pump() {
         break;
       }
       ++background_.running;
-      if (flight->cause == Cause::kBackfill) flight->fill_asked_at = background_.fill_asked_at;
       started.push_back(std::move(flight));
     }
     // All that can be had is here; units that arrived damaged get another chance later.
@@ -241,7 +240,7 @@ std::vector<std::function<void()>> BlobCore::TakeCompletions() {
   if (!progress().complete) return {};
   MutexLock lock(mutex_);
   if (!dirty_.empty()) return {};
-  background_.fill = false;
+  background_.fill_asked_at.reset();
   return std::exchange(background_.on_complete, {});
 }
 

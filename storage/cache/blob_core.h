@@ -161,16 +161,15 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   void ClaimReadAhead(LoadedMap& loaded, const ReadAhead::Advice& advice,
                       std::vector<FlightPtr>& started) DAVIT_REQUIRES(mutex_);
   void Launch(const FlightPtr& flight);
-  /// Frees the units of background work that has not begun, so that a reader asks for just what it
-  /// needs; false when it is too late for that.
+  /// Frees the units of a fill's flight that has not begun, so that a reader asks for just what it
+  /// needs; the fill finds the rest again. False for other flights and when it is too late.
   bool Abandon(FlightPtr flight) DAVIT_REQUIRES(mutex_);
   void Hurry(const FlightPtr& flight) DAVIT_REQUIRES(mutex_);
   Result<bool> WaitFor(const Context& ctx, LoadedMap& loaded, const Wanted& wanted);
 
   struct Background {
     std::deque<std::pair<ByteRange, Cause>> ranges;
-    bool fill = false;
-    std::optional<TimePoint> fill_asked_at;
+    std::optional<TimePoint> fill_asked_at;  // everything is wanted, since then
     bool loading = false;
     int running = 0;
     std::size_t next_access = 0;      // position in the recorded accesses

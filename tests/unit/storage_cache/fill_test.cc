@@ -118,6 +118,25 @@ TEST_F(FillTest, AReaderTakesOverWhatTheFillHasNotBegun) {
   EXPECT_EQ(requests.back().range.offset, blob.map->UnitAt(1500).compressed_offset);
 }
 
+// Somebody asked for all of a prefetched range: a reader who wants a part takes nothing away.
+TEST_F(FillTest, AReaderLeavesAPrefetchWhole) {
+  const FakeBlob blob({.chunks = 3000, .min_chunk = 9000, .max_chunk = 10'000});
+  options_.fetch_threads = 1;  // held by the first reader
+  OpenCache();
+  const auto cached = OpenBlob(blob);
+  blob.source->Close();
+  std::jthread first([&] { EXPECT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, 0)).ok()); });
+  ASSERT_TRUE(blob.source->WaitForRequests(1));
+  const ByteRange begin = RangeOf(blob, 1000), end = RangeOf(blob, 1099);
+  const ByteRange range{begin.offset, end.offset + end.length - begin.offset};
+  cache_->Prefetch(cached, {range}, Cause::kPrefetch);
+  std::jthread second(
+      [&] { EXPECT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, 1090)).ok()); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // it has found the prefetch's claim
+  blob.source->Open();
+  EXPECT_TRUE(Eventually([&] { return cached->IsReady(range); }));
+}
+
 TEST_F(FillTest, PrefetchFetchesItsRangesInOrderAndNothingElse) {
   const FakeBlob blob({.chunks = 300, .min_chunk = 9000, .max_chunk = 10'000});
   OpenCache();
