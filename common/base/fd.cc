@@ -103,9 +103,6 @@ std::string ParentOf(const std::string& path) {
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
 }
-}  // namespace
-
-namespace {
 
 Status WriteAndRename(const std::string& path, Bytes data, mode_t mode, bool sync) {
   std::string temporary = path + ".tmp.XXXXXX";

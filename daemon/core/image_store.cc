@@ -146,7 +146,12 @@ Result<std::shared_ptr<SharedImage>> ImageStore::FetchAndOpen(const Context& ctx
   const std::string& digest = found.manifest.descriptor.digest;
   const std::string directory = DirectoryOf(digest);
   const std::string manifest_path = directory + std::string(kManifestFile);
-  const bool known = ReadFile(manifest_path, kMaxManifest).ok();
+  bool fresh = false;
+  {
+    const MutexLock lock(mutex_);
+    fresh = fresh_.contains(digest);
+  }
+  const bool known = fresh || ReadFile(manifest_path, kMaxManifest).ok();
   if (!known) {
     // What a crash left there may be incomplete.
     DAVIT_TRY(RemoveTree(directory));
@@ -263,6 +268,7 @@ void ImageStore::Prune(const std::set<std::string>& needed) {
       // Under the lock nobody begins to open it; after the renaming it is simply not there.
       const MutexLock lock(mutex_);
       if (InUse(path)) continue;
+      std::erase_if(fresh_, [&](const auto& entry) { return DirectoryOf(entry.first) == path; });
       if (!path.ends_with(".old") && ::rename(path.c_str(), doomed.c_str()) != 0) continue;
     }
     const Status removed = RemoveTree(path.ends_with(".old") ? path : doomed);

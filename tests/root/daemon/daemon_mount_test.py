@@ -3,6 +3,7 @@
 import base64
 import concurrent.futures
 import errno
+import glob
 import json
 import os
 import random
@@ -88,6 +89,17 @@ class DaemonMountTest(unittest.TestCase):
         self.assertFalse(is_mounted(self.point()))
         with self.assertRaises(OSError):
             os.close(held)
+
+    def test_mounted_again_at_once_fetches_no_metadata(self):
+        self.daemon.start()
+        point = self.point()
+        seen = set()
+        for _ in range(3):  # also before the metadata has become durable
+            self.mount("m", point)
+            (boot,) = glob.glob(os.path.join(self.dir, "state/images/*/image.boot"))
+            seen.add(os.stat(boot).st_mtime_ns)
+            self.daemon.call("DELETE", "/api/v1/mounts/m")
+        self.assertEqual(len(seen), 1)
 
     def test_many_mounts_share_one_copy(self):
         self.daemon.start()

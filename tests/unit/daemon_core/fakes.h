@@ -41,8 +41,7 @@ class FakeImages final : public daemon::ImageProvider {
   Result<std::shared_ptr<daemon::Image>> Open(const Context& ctx,
                                               const daemon::ImageRequest& request) override;
   void Prune(const std::set<std::string>& needed) override;
-  void Maintain() override { maintained_.fetch_add(1); }
-  int maintained() const { return maintained_.load(); }
+  void Maintain() override {}
 
   void Block();
   void Release();
@@ -68,7 +67,6 @@ class FakeImages final : public daemon::ImageProvider {
     return gate == Gate::kOpen ? blocked_ : listed_blocked_;
   }
 
-  std::atomic<int> maintained_{0};
   mutable Mutex mutex_;
   CondVar changed_;
   bool blocked_ DAVIT_GUARDED_BY(mutex_) = false;
@@ -100,7 +98,6 @@ class FakeMounter {
   class Session;
   std::atomic<bool> busy_{false}, alive_{true};
   std::atomic<int> live_{0}, started_{0};
-  std::atomic<int> maintained_{0};
   mutable Mutex mutex_;
   std::optional<Error> error_ DAVIT_GUARDED_BY(mutex_);
   std::vector<rafs::InflightRequest> inflight_ DAVIT_GUARDED_BY(mutex_);
