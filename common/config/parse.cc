@@ -5,12 +5,9 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
-#include "common/base/toml_settings.h"
 #include "common/config/units.h"
 #include "common/json/json.h"
-// clang-format off: after its settings
-#include <toml++/toml.h>
-// clang-format on
+#include "common/toml/parse_toml.h"
 
 namespace davit::config {
 namespace {
@@ -48,19 +45,8 @@ Result<Item> TomlItem(std::string key, const toml::node& node) {
   return item;
 }
 
-// toml++ throws; nothing of it goes further than this.
-Result<toml::table> ParseTomlText(std::string_view text) {
-  try {
-    return toml::parse(text);
-  } catch (const toml::parse_error& error) {
-    return Bad(fmt::format("line {}: {}", error.source().begin.line, error.description()));
-  } catch (const std::exception& error) {
-    return Bad(error.what());
-  }
-}
-
-Result<std::vector<Item>> ParseToml(std::string_view text) {
-  DAVIT_TRY_ASSIGN(const toml::table root, ParseTomlText(text));
+Result<std::vector<Item>> TomlItems(std::string_view text) {
+  DAVIT_TRY_ASSIGN(const toml::table root, ParseToml(text));
   std::vector<Item> items;
   for (const auto& [section, node] : root) {
     const toml::table* table = node.as_table();
@@ -222,7 +208,7 @@ std::vector<std::string> SplitList(std::string_view text) {
 }
 
 Result<std::vector<Item>> ParseFile(std::string_view text, std::string_view format) {
-  return format == "json" ? ParseJson(text) : ParseToml(text);
+  return format == "json" ? ParseJson(text) : TomlItems(text);
 }
 
 Status SetFromText(const FieldInfo& field, std::string_view text, Config& config) {

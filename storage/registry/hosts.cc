@@ -7,11 +7,8 @@
 #include <cerrno>
 
 #include "common/base/fd.h"
-#include "common/base/toml_settings.h"
+#include "common/toml/parse_toml.h"
 #include "storage/registry/errors.h"
-// clang-format off: after its settings
-#include <toml++/toml.h>
-// clang-format on
 
 namespace davit::registry {
 namespace {
@@ -155,17 +152,6 @@ Result<Endpoint> ParseEndpoint(const std::string& text, const toml::table& table
   return out;
 }
 
-// toml++ throws; nothing of it goes further than this.
-Result<toml::table> ParseToml(std::string_view text) {
-  try {
-    return toml::parse(text);
-  } catch (const toml::parse_error& error) {
-    return Bad(fmt::format("line {}: {}", error.source().begin.line, error.description()));
-  } catch (const std::exception& error) {
-    return Bad(error.what());
-  }
-}
-
 bool Exists(const std::string& path) {
   struct stat st{};
   return stat(path.c_str(), &st) == 0;
@@ -229,7 +215,9 @@ std::vector<std::string> HostDirectories(const std::string& host) {
 Result<std::vector<Endpoint>> ParseHostsToml(std::string_view text, const std::string& dir,
                                              const std::string& host,
                                              const HostDefaults& defaults) {
-  DAVIT_TRY_ASSIGN(const toml::table root, ParseToml(text));
+  const Result<toml::table> parsed = ParseToml(text);
+  if (!parsed) return Bad(parsed.error().message());
+  const toml::table& root = *parsed;
   std::vector<std::pair<std::uint64_t, Endpoint>> mirrors;
   if (const toml::node* node = root.get("host")) {
     const toml::table* hosts = node->as_table();
