@@ -66,8 +66,6 @@ class RealFiles final : public CacheFiles {
   Result<std::unique_ptr<CacheFile>> Open(const std::string& path) override {
     // O_NOFOLLOW: nothing in a cache directory is a link, unless somebody plays tricks.
     DAVIT_TRY_ASSIGN(UniqueFd fd, OpenFile(path, O_RDWR | O_CREAT | O_NOFOLLOW));
-    // Twice the device's read-ahead for sequential readers; others are not changed by it.
-    ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
     return std::make_unique<RealFile>(std::move(fd), path);
   }
   Status Remove(const std::string& path) override {
