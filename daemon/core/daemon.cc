@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #include <utility>
@@ -30,6 +31,14 @@ Status PrepareMountpoint(const std::string& mountpoint, bool restored) {
   if (!restored) return ClearMountpoint(mountpoint);
   DAVIT_TRY_ASSIGN([[maybe_unused]] const int count, DetachDavitMounts(mountpoint));
   return MakeDirectories(mountpoint);
+}
+
+// Keeps buffers of megabytes out of the heaps: malloc's own limit grows with every large block that
+// is freed, until libfuse's receive buffers (1 MiB, of which requests touch a page) are cut from
+// used heap, where each of their pages counts. And as many heaps as CPUs, not eight times as many.
+void BoundHeaps() {
+  ::mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  ::mallopt(M_ARENA_MAX, static_cast<int>(std::max(2U, std::thread::hardware_concurrency())));
 }
 
 std::string ParentOf(const std::string& path) {
@@ -198,6 +207,7 @@ Status DaemonImpl::InitApi() {
 
 Status DaemonImpl::Init() {
   RaiseFileLimit();
+  BoundHeaps();
   DAVIT_TRY(InitStorage());
   DAVIT_TRY(InitMounts());
   maintenance_ = std::jthread([this](const std::stop_token& stop) { Maintain(stop); });

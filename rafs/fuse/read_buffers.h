@@ -17,7 +17,7 @@ class ReadBuffers {
  public:
   struct Options {
     std::size_t limit_bytes = 16U << 20;
-    std::size_t keep_bytes = 2U << 20;
+    std::size_t keep_bytes = 6U << 20;
   };
   static constexpr std::size_t kSmall = 128U << 10;
   static constexpr std::size_t kLarge = 1U << 20;

@@ -440,10 +440,8 @@ void BlobCacheImpl::MaintainOnce() {
   CloseUnused();
   KeepWithinLimits();
   SaveIndex();
-  if (env_.buffers.in_use() == 0) {
-    env_.buffers.Trim();
-    env_.scratch.Trim();
-  }
+  env_.buffers.Trim();
+  env_.scratch.Trim();
   for (const auto& done : completions) done();
 }
 

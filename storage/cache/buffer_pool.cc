@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <bit>
+#include <span>
 
 namespace davit::storage {
 namespace {
@@ -18,7 +20,10 @@ std::size_t RoundSize(std::size_t size) {
 }
 }  // namespace
 
-BufferPool::~BufferPool() { Trim(); }
+BufferPool::~BufferPool() {
+  Trim();  // counts all as spare
+  Trim();
+}
 
 Result<BufferPool::Buffer> BufferPool::Acquire(const Context& ctx, std::size_t size,
                                                bool background) {
@@ -28,11 +33,12 @@ Result<BufferPool::Buffer> BufferPool::Acquire(const Context& ctx, std::size_t s
   while (used_ != 0 && used_ + rounded > limit) {
     if (!returned_.Wait(mutex_, ctx)) DAVIT_TRY(ctx.Check("wait for a buffer"));
   }
-  std::vector<std::byte*>& same_size = idle_[rounded];
+  Idle& same_size = idle_[rounded];
   std::byte* memory = nullptr;
-  if (!same_size.empty()) {
-    memory = same_size.back();
-    same_size.pop_back();
+  if (!same_size.list.empty()) {
+    memory = same_size.list.back();
+    same_size.list.pop_back();
+    same_size.spare = std::min(same_size.spare, same_size.list.size());
     idle_bytes_ -= rounded;
   } else {
     void* mapped =
@@ -53,7 +59,7 @@ void BufferPool::Return(MutableBytes bytes) {
   if (idle_bytes_ + bytes.size() > limit_ / 2) {
     ::munmap(bytes.data(), bytes.size());
   } else {
-    idle_[bytes.size()].push_back(bytes.data());
+    idle_[bytes.size()].list.push_back(bytes.data());
     idle_bytes_ += bytes.size();
   }
   returned_.NotifyAll();
@@ -61,11 +67,12 @@ void BufferPool::Return(MutableBytes bytes) {
 
 void BufferPool::Trim() {
   MutexLock lock(mutex_);
-  for (auto& [size, list] : idle_) {
-    for (std::byte* memory : list) ::munmap(memory, size);
-    list.clear();
+  for (auto& [size, idle] : idle_) {
+    for (std::byte* memory : std::span(idle.list).first(idle.spare)) ::munmap(memory, size);
+    idle.list.erase(idle.list.begin(), idle.list.begin() + static_cast<std::ptrdiff_t>(idle.spare));
+    idle_bytes_ -= idle.spare * size;
+    idle.spare = idle.list.size();
   }
-  idle_bytes_ = 0;
 }
 
 std::uint64_t BufferPool::in_use() const {

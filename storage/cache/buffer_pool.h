@@ -46,18 +46,22 @@ class BufferPool {
   /// At least `size` bytes; blocks while the limit is reached. One buffer is always given, however
   /// large; `background` callers leave half of the memory to others. kCancelled by `ctx`.
   Result<Buffer> Acquire(const Context& ctx, std::size_t size, bool background);
-  /// Unmaps what is not in use.
+  /// Unmaps what nobody has needed since the last call.
   void Trim();
   std::uint64_t in_use() const;
 
  private:
+  struct Idle {
+    std::vector<std::byte*> list;  // the last in is the first out
+    std::size_t spare = 0;         // the shortest that the list was since the last Trim
+  };
   void Return(MutableBytes bytes);
   const std::uint64_t limit_;
   mutable Mutex mutex_;
   CondVar returned_;
   std::uint64_t used_ DAVIT_GUARDED_BY(mutex_) = 0;
   std::uint64_t idle_bytes_ DAVIT_GUARDED_BY(mutex_) = 0;
-  std::map<std::size_t, std::vector<std::byte*>> idle_ DAVIT_GUARDED_BY(mutex_);
+  std::map<std::size_t, Idle> idle_ DAVIT_GUARDED_BY(mutex_);
 };
 
 }  // namespace davit::storage
