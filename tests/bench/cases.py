@@ -328,8 +328,18 @@ def fio(path, *options):
     return out["jobs"][0]["read"]["bw_bytes"] / 1e6
 
 
+def cold_sequential(path):
+    """The better one of two: the first one still shares the disk with what the fill wrote."""
+    best = 0
+    for _ in range(2):
+        lib.drop_caches()
+        best = max(best, fio(path, "--rw=read", "--bs=1M", "--ioengine=psync"))
+    return best
+
+
 def warm(setup):
     results = {}
+    local, local_rates = setup.fresh("weights.bin"), []
     with setup.registry(False) as registry:
         makers = setup.contestants(registry, False)
         for _ in range(setup.runs):
@@ -347,13 +357,13 @@ def warm(setup):
 
                     def add(key, value, got=got):
                         got.setdefault(key, []).append(value)
-                    best = 0
-                    for _ in range(2):
-                        lib.drop_caches()
-                        best = max(best, fio(weights, "--rw=read", "--bs=1M", "--ioengine=psync"))
-                    add("page cache dropped, sequential 1M", best)
-                    add("warm sequential 128K", fio(weights, "--rw=read", "--bs=128k", "--ioengine=psync", "--time_based", "--runtime=1"))
-                    add("warm mmap sequential", fio(weights, "--rw=read", "--bs=128k", "--ioengine=mmap", "--time_based", "--runtime=1"))
+                    add("page cache dropped, sequential 1M", cold_sequential(weights))
+                    if contestant.name == "davit":  # the same file without any of us: what the disk gives
+                        if not os.path.exists(local):
+                            shutil.copyfile(weights, local)
+                        local_rates.append(cold_sequential(local))
+                    add("warm sequential 128K", fio(weights, "--rw=read", "--bs=128k", "--ioengine=psync", "--invalidate=0", "--time_based", "--runtime=1"))
+                    add("warm mmap sequential", fio(weights, "--rw=read", "--bs=128k", "--ioengine=mmap", "--invalidate=0", "--time_based", "--runtime=1"))
                     target = os.path.join(mountpoint, "usr/bin/env")
                     folder = os.path.join(mountpoint, "usr/bin")
 
@@ -370,6 +380,8 @@ def warm(setup):
     rows = []
     for key, limit in limits.items():
         peer = median(results["nydus"][key]) if "nydus" in results else None
+        if key.startswith("page cache"):
+            rows.append(Row(key, median(results["davit"][key]), "MB/s", median(local_rates), "local file"))
         rows.append(Row(key, median(results["davit"][key]), "k/s" if key in ("getxattr", "open+close", "readdir") else "MB/s", peer, "nydus", limit, True))
     return rows
 
