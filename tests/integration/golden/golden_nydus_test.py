@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Images that the real nydus-image made (tests/golden/nydus): every chunk verifies, and the content
-and attributes are what was put in."""
+and attributes are what was put in. Also with gzip chunks, which it has no way to make."""
 import hashlib
 import io
 import json
@@ -10,6 +10,8 @@ import subprocess
 import tarfile
 import tempfile
 import unittest
+
+import gzip_chunks
 
 DAVIT = os.path.join(os.environ["DAVIT_BIN_DIR"], "davit")
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../golden/nydus")
@@ -53,6 +55,31 @@ class GoldenTest(unittest.TestCase):
                     elif info.issym():
                         self.assertEqual(info.linkname, bytes.fromhex(want[5]).decode())
             self.assertEqual(set(seen), set(expected))
+
+    def test_gzip_chunks(self):
+        for name in ("none-blake3-0x1000", "none-sha256-0x10000"):
+            with self.subTest(name), tempfile.TemporaryDirectory() as work:
+                folder = os.path.join(work, "image")
+                self.assertGreater(gzip_chunks.convert(os.path.join(GOLDEN, name), folder), 40)
+                info = json.loads(run("inspect", "--bootstrap", os.path.join(folder, "image.boot"), "--output", "json"))
+                self.assertEqual(info["compressor"], "gzip")
+                self.compare(folder)
+
+    def test_a_damaged_gzip_chunk_is_found(self):
+        with tempfile.TemporaryDirectory() as work:
+            folder = os.path.join(work, "image")
+            gzip_chunks.convert(os.path.join(GOLDEN, "none-blake3-0x1000"), folder)
+            (blob,) = [name for name in os.listdir(folder) if name != "image.boot"]
+            with open(os.path.join(folder, blob), "r+b") as handle:
+                at = handle.read().index(b"\x1f\x8b\x08") + 15  # inside the first gzip member
+                handle.seek(at)
+                byte = handle.read(1)[0]
+                handle.seek(at)
+                handle.write(bytes([byte ^ 0x10]))
+            result = subprocess.run([DAVIT, "check", "--bootstrap", os.path.join(folder, "image.boot"), "--blob-dir", folder, "--output", "json"],
+                                    capture_output=True)
+            self.assertEqual(result.returncode, 1)
+            self.assertEqual(len(json.loads(result.stdout)["problems"]), 1, result.stdout)
 
 
 def case(folder):

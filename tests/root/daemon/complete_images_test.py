@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+"""An image that was read completely comes back after a restart of davitd without its registry:
+images of the real nydus-image (tests/golden/nydus) as well as ours.
+"""
+import contextlib
+import glob
+import gzip
+import hashlib
+import io
+import json
+import os
+import stat
+import sys
+import tarfile
+import time
+import unittest
+
+from daemon_fixture import Daemon, Registry, davit, is_mounted, make_rafs, sha, wait_for, workspace
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../integration/golden"))
+import gzip_chunks  # noqa: E402
+
+GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../golden/nydus")
+OCI = "application/vnd.oci.image."
+
+
+def golden_layout(path, folder):
+    """The golden image in `folder` as an OCI layout: its blobs, and a bootstrap layer that holds nothing else, so that the
+    tables of the blobs have to be fetched from them."""
+    os.makedirs(os.path.join(path, "blobs/sha256"))
+
+    def put(data, media_type, **annotations):
+        with open(os.path.join(path, "blobs/sha256", sha(data)[7:]), "wb") as handle:
+            handle.write(data)
+        out = {"mediaType": media_type, "digest": sha(data), "size": len(data)}
+        return dict(out, annotations=annotations) if annotations else out
+
+    layers = []
+    for file in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, file), "rb") as handle:
+            data = handle.read()
+        if file == "image.boot":
+            raw = io.BytesIO()
+            with tarfile.open(fileobj=raw, mode="w") as tar:
+                info = tarfile.TarInfo("image/image.boot")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+            boot = put(gzip.compress(raw.getvalue(), mtime=0), OCI + "layer.v1.tar+gzip",
+                       **{"containerd.io/snapshot/nydus-bootstrap": "true", "containerd.io/snapshot/nydus-fs-version": "6"})
+        else:
+            layers.append(put(data, "application/vnd.oci.image.layer.nydus.blob.v1", **{"containerd.io/snapshot/nydus-blob": "true"}))
+            assert layers[-1]["digest"] == "sha256:" + file
+    layers.append(boot)
+    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}}
+    manifest = {"schemaVersion": 2, "mediaType": OCI + "manifest.v1+json", "config": put(json.dumps(config).encode(), OCI + "config.v1+json"),
+                "layers": layers}
+    descriptor = put(json.dumps(manifest).encode(), OCI + "manifest.v1+json", **{"org.opencontainers.image.ref.name": "v1"})
+    with open(os.path.join(path, "oci-layout"), "w", encoding="utf-8") as handle:
+        handle.write('{"imageLayoutVersion":"1.0.0"}')
+    with open(os.path.join(path, "index.json"), "w", encoding="utf-8") as handle:
+        json.dump({"schemaVersion": 2, "manifests": [descriptor]}, handle)
+
+
+class CompleteImagesTest(unittest.TestCase):
+    def setUp(self):
+        self.cleanup = contextlib.ExitStack()
+        self.addCleanup(self.cleanup.close)
+        self.dir = self.cleanup.enter_context(workspace())
+        self.registry = Registry(self.dir).start()
+        self.cleanup.callback(self.registry.stop)
+        self.image = f"{self.registry.host}/own/image:v1"
+        self.point = os.path.join(self.dir, "mnt")
+        os.makedirs(self.point)
+        # Nothing is fetched but what is read.
+        self.daemon = Daemon(self.dir, cache__fill="false", scheduler__demand_patience="2s")
+        self.cleanup.callback(self.daemon.stop)
+
+    def push_golden(self, name):
+        folder = os.path.join(GOLDEN, name)
+        if name == "gzip":
+            folder = os.path.join(self.dir, "gzip")
+            gzip_chunks.convert(os.path.join(GOLDEN, "none-blake3-0x1000"), folder)
+        golden_layout(os.path.join(self.dir, "layout"), folder)
+        davit("copy", f"oci:{self.dir}/layout:v1", self.image, "--plain-http")
+
+    def content(self):
+        """path -> mode, size and digest of everything in the mount."""
+        out = {}
+        for base, folders, files in os.walk(self.point):
+            for name in folders + files:
+                path = os.path.join(base, name)
+                st = os.lstat(path)
+                item = [st.st_mode, st.st_uid, st.st_gid, st.st_mtime_ns]
+                if stat.S_ISREG(st.st_mode):
+                    with open(path, "rb") as handle:
+                        item.append(hashlib.sha256(handle.read()).hexdigest())
+                out[os.path.relpath(path, self.point)] = item
+        return out
+
+    def read_all_then_restart(self, kill):
+        self.daemon.start()
+        before = self.daemon.mount("m", self.image, self.point, plain_http=True)
+        self.assertFalse(before["complete"])
+        first = self.content()
+        wait_for(lambda: self.daemon.call("GET", "/api/v1/mounts/m")["complete"], 20, "completeness")
+        self.registry.stop()
+        if kill:
+            # What became local a moment before a kill may be fetched again: it has to be durable.
+            wait_for(lambda: glob.glob(os.path.join(self.dir, "state/images/*/manifest*")), 20, "durable metadata")
+            time.sleep(3)  # three times the interval of the cache's ready bits
+            self.daemon.kill()
+        else:
+            self.assertEqual(self.daemon.stop(), 0)
+            self.assertFalse(is_mounted(self.point))
+        self.daemon.start()
+        after = self.daemon.call("GET", "/api/v1/mounts/m")
+        self.assertEqual((after["state"], after["manifest_digest"]), ("mounted", before["manifest_digest"]), self.daemon.log_text()[-3000:])
+        self.assertEqual(self.content(), first)
+        self.assertTrue(self.daemon.call("GET", "/api/v1/mounts/m")["complete"])
+        self.daemon.call("DELETE", "/api/v1/mounts/m")
+        return first
+
+    def check_golden(self, name, kill=False):
+        self.push_golden(name)
+        found = self.read_all_then_restart(kill)
+        with open(os.path.join(GOLDEN, "expected.json"), encoding="utf-8") as handle:
+            expected = json.load(handle)
+        self.assertEqual(found.keys(), expected.keys())
+        for path, item in found.items():
+            if stat.S_ISREG(item[0]):
+                self.assertEqual(item[4], expected[path][6], path)
+
+    def test_nydus_zstd(self):
+        self.check_golden("zstd-blake3-0x1000")
+
+    def test_nydus_lz4_after_a_kill(self):
+        self.check_golden("lz4_block-sha256-0x10000", kill=True)
+
+    def test_nydus_batch(self):
+        self.check_golden("batch")
+
+    def test_nydus_uncompressed(self):
+        self.check_golden("none-sha256-0x1000")
+
+    def test_gzip_chunks(self):
+        self.check_golden("gzip")
+
+    def test_ours(self):
+        files = {f"data/{n}": os.urandom(1000 + n * 150_000) for n in range(8)}
+        make_rafs(self.dir, files, self.image)
+        found = self.read_all_then_restart(kill=False)
+        for name, data in files.items():
+            self.assertEqual(found[name][4], hashlib.sha256(data).hexdigest())
+
+
+if __name__ == "__main__":
+    unittest.main()
