@@ -1,9 +1,15 @@
 #include "cli/image_access.h"
 
 #include <fmt/format.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <array>
+#include <cerrno>
 #include <ostream>
 #include <thread>
 
@@ -117,27 +123,43 @@ Result<OpenedImage> OpenImage(const Context& ctx, ImageAccess& access, const std
 // A thread that waits for the signals, instead of a handler: it may do anything.
 struct SignalContext::State {
   std::stop_source stop;
-  sigset_t signals{};
   sigset_t before{};
-  std::jthread waiter;
+  UniqueFd signals, end;  // the latter is written to end the thread
+  std::thread waiter;
+
+  void Wait() {
+    std::array<pollfd, 2> fds{{{signals.get(), POLLIN, 0}, {end.get(), POLLIN, 0}}};
+    while (true) {
+      if (::poll(fds.data(), fds.size(), -1) < 0) {
+        if (errno == EINTR) continue;
+        return;
+      }
+      if (fds[1].revents != 0) return;
+      signalfd_siginfo info{};
+      if (fds[0].revents != 0 && ::read(signals.get(), &info, sizeof info) > 0) stop.request_stop();
+    }
+  }
 };
 
 SignalContext::SignalContext() : state_(std::make_unique<State>()) {
-  sigemptyset(&state_->signals);
-  sigaddset(&state_->signals, SIGINT);
-  sigaddset(&state_->signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &state_->signals, &state_->before);
   ctx_.stop = state_->stop.get_token();
-  state_->waiter = std::jthread([state = state_.get()](std::stop_token stop) {
-    while (!stop.stop_requested()) {
-      const timespec step{0, 100'000'000};
-      if (sigtimedwait(&state->signals, nullptr, &step) > 0) state->stop.request_stop();
-    }
-  });
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGTERM);
+  state_->signals.reset(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  state_->end.reset(::eventfd(0, EFD_CLOEXEC));
+  pthread_sigmask(SIG_SETMASK, nullptr, &state_->before);
+  if (!state_->signals || !state_->end) return;  // the signals end the process at once, then
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  state_->waiter = std::thread([state = state_.get()] { state->Wait(); });
 }
 
 SignalContext::~SignalContext() {
-  state_->waiter = {};
+  if (state_->waiter.joinable()) {
+    ::eventfd_write(state_->end.get(), 1);
+    state_->waiter.join();
+  }
   pthread_sigmask(SIG_SETMASK, &state_->before, nullptr);
 }
 

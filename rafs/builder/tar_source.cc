@@ -17,7 +17,9 @@
 namespace davit::rafs {
 namespace {
 
-constexpr std::size_t kReadBytes = 256U << 10;
+// Small enough to stay in a core's own cache until it is copied on: with 256 KiB the whole build
+// took a tenth longer.
+constexpr std::size_t kReadBytes = 32U << 10;
 
 // libarchive converts PAX names from UTF-8 to the thread's character set. In the C locale that
 // fails for every name that is not ASCII, and then it keeps the raw bytes, which is what is wanted.
