@@ -1,13 +1,15 @@
 #include "common/base/log.h"
 
-#include <spdlog/sinks/rotating_file_sink.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <ctime>
 
+#include "common/base/log_file.h"
 #include "common/base/sync.h"
 
 namespace davit::log {
@@ -124,6 +126,40 @@ std::string Format(Level level, std::string_view message, Fields fields, bool js
   return line;
 }
 
+/// Lines that the file does not take go to standard error, so that none is lost; the first one
+/// that it takes again is followed by how many those were.
+class FileSink final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  FileSink(std::unique_ptr<RotatingFile> file, bool json) : file_(std::move(file)), json_(json) {}
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    const std::string line = std::string(message.payload.data(), message.payload.size()) + "\n";
+    const Status written = file_->Append(line);
+    if (!written.ok()) {
+      if (missed_++ == 0) ToStandardError("the log file cannot be written", written.error());
+      static_cast<void>(WriteFull(STDERR_FILENO, AsBytes(line)));
+      return;
+    }
+    if (missed_ == 0) return;
+    const std::string note =
+        Format(Level::kWarn, "log lines went to standard error", {{"lines", missed_}}, json_) +
+        "\n";
+    if (file_->Append(note).ok()) missed_ = 0;
+  }
+  void flush_() override {}
+
+ private:
+  void ToStandardError(std::string_view message, const davit::Error& error) const {
+    const std::string line = Format(Level::kError, message, {{"error", error}}, json_) + "\n";
+    static_cast<void>(WriteFull(STDERR_FILENO, AsBytes(line)));
+  }
+
+  std::unique_ptr<RotatingFile> file_;
+  const bool json_;
+  std::uint64_t missed_ = 0;
+};
+
 }  // namespace
 
 std::string_view LevelName(Level level) {
@@ -158,14 +194,15 @@ Status Configure(const Options& options) {
   if (options.file.empty()) {
     target = std::make_shared<spdlog::sinks::stderr_sink_mt>();
   } else {
-    try {
-      target = std::make_shared<spdlog::sinks::rotating_file_sink_mt>(
-          options.file, options.rotate_bytes, static_cast<std::size_t>(options.keep_files));
-    } catch (const spdlog::spdlog_ex& e) {
-      return davit::Error(Code::kInvalidArgument,
-                          fmt::format("log file {}: {}", options.file, e.what()))
-          .WithHint("choose a file in a directory that exists and can be written");
+    auto file = RotatingFile::Open(options.file, options.rotate_bytes, options.keep_files);
+    if (!file.ok()) {
+      return std::move(file)
+          .error()
+          .WithCode(Code::kInvalidArgument)
+          .WithContext("log file")
+          .WithHint("choose a file in a directory that can be written");
     }
+    target = std::make_shared<FileSink>(*std::move(file), options.json);
   }
   auto logger = MakeLogger(std::move(target));
   Sink& sink = TheSink();

@@ -35,7 +35,8 @@ struct Field {
 struct Options {
   Level level = Level::kInfo;
   bool json = false;
-  /// Empty: standard error. Otherwise this file, rotated at `rotate_bytes`, `keep_files` kept.
+  /// Empty: standard error. Otherwise this file, rotated at `rotate_bytes`, `keep_files` kept
+  /// (FILE.1 is the newest). While it cannot be written, lines go to standard error.
   std::string file;
   std::uint64_t rotate_bytes = 64ULL << 20;
   int keep_files = 5;

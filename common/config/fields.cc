@@ -149,7 +149,8 @@ constexpr FieldInfo kFields[] = {
     {"log.file", kPath, AT(log.file), "standard error", 0, 0, "", "File of the log, rotated."},
     {"log.rotate_bytes", kSize, AT(log.rotate_bytes), "", 64 * kKi, kTi, "",
      "Size at which the file is rotated."},
-    {"log.keep_files", kInt, AT(log.keep_files), "", 0, 1'000, "", "Rotated files that are kept."},
+    {"log.keep_files", kInt, AT(log.keep_files), "", 0, 1'000, "",
+     "Rotated files that are kept; FILE.1 is the newest."},
 
     {"csi.endpoint", kString, AT(csi.endpoint), "", 0, 0, "", "Where davit-csi listens."},
     {"csi.driver_name", kString, AT(csi.driver_name), "", 0, 0, "",
