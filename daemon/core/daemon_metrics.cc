@@ -67,6 +67,9 @@ void CollectCache(const storage::BlobCache::Stats& stats, std::uint64_t budget,
                AsDouble(stats.evicted_bytes));
   sink.Counter("davit_cache_write_errors_total", "Writes to the cache that failed",
                AsDouble(stats.write_errors));
+  sink.Counter("davit_cache_lost_chunks_total",
+               "Cached chunks that the disk did not give back; they are fetched anew",
+               AsDouble(stats.lost_chunks));
 }
 
 void CollectMounts(const std::vector<MountService::Live>& mounts,

@@ -41,6 +41,7 @@ void BlobCore::StopBackground() {
     MutexLock lock(mutex_);
     background_.ranges.clear();
     background_.fill_asked_at.reset();
+    background_.filled = false;
     background_.on_complete.clear();
     background_.stop.request_stop();
     background_.stop = std::stop_source();
@@ -223,11 +224,7 @@ void BlobCore::OnTransferEnd(Flight& flight, const Status& status) {
   {
     MutexLock lock(mutex_);
     --background_.running;
-    if (status.ok()) {
-      background_.retry_delay = {};
-    } else if (status.error().code() != Code::kCancelled) {
-      ScheduleRetry();
-    }
+    if (!status.ok() && status.error().code() != Code::kCancelled) ScheduleRetry();
   }
   if (!status.ok() && status.error().code() != Code::kCancelled) {
     log::Warn("background fetch failed; it is tried again later",
@@ -240,6 +237,7 @@ std::vector<std::function<void()>> BlobCore::TakeCompletions() {
   if (!progress().complete) return {};
   MutexLock lock(mutex_);
   if (!dirty_.empty()) return {};
+  if (background_.fill_asked_at) background_.filled = true;
   background_.fill_asked_at.reset();
   return std::exchange(background_.on_complete, {});
 }

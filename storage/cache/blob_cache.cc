@@ -384,7 +384,8 @@ BlobCache::Stats BlobCacheImpl::stats() const {
             .deduplicated_bytes = c.deduplicated_bytes,
             .corrupt_chunks = c.corrupt_chunks,
             .evicted_bytes = c.evicted_bytes,
-            .write_errors = c.write_errors};
+            .write_errors = c.write_errors,
+            .lost_chunks = c.lost_chunks};
   MutexLock lock(mutex_);
   out.blobs = entries_.size();
   return out;

@@ -93,6 +93,7 @@ class BlobCache {
     std::uint64_t corrupt_chunks = 0;      // arrived damaged
     std::uint64_t evicted_bytes = 0;
     std::uint64_t write_errors = 0;
+    std::uint64_t lost_chunks = 0;  // were here and could not be read; fetched anew when wanted
   };
   struct BlobInfo {
     BlobId id;

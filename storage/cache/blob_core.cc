@@ -11,6 +11,7 @@ namespace {
 // A read is served in pieces of this size, so that it needs only that much of the cache at once.
 constexpr std::uint64_t kReadPiece = 4U << 20;
 constexpr int kMaxRounds = 32;
+constexpr int kMaxRepairs = 3;
 }  // namespace
 
 ChunkSpan LoadedMap::Span(ByteRange range) const {
@@ -145,29 +146,42 @@ Result<std::size_t> BlobCore::Read(const Context& ctx, BlobUser& user, std::uint
   DAVIT_TRY_ASSIGN(LoadedMap * loaded, Load(ctx, user));
   std::size_t done = 0;
   int rounds = 0;
+  int repairs = 0;
   while (done < total) {
     const ByteRange piece{offset + done, std::min<std::uint64_t>(total - done, kReadPiece)};
     DAVIT_TRY(Ensure(ctx, user, piece));
-    const ReadEpoch::Guard guard(epoch_);
-    const ChunkSpan span = loaded->Span(piece);
-    if (!loaded->ready.AllSet(span.first, span.last)) {  // evicted in between
+    const Result<bool> read = ReadPiece(*loaded, piece, out.subspan(done, piece.length));
+    if (!read.ok()) {
+      if (++repairs > kMaxRepairs) return read.error();
+      DAVIT_TRY(Repair(ctx, *loaded, loaded->Span(piece), read.error()));
+      continue;
+    }
+    if (!*read) {  // evicted in between
       if (++rounds < kMaxRounds) continue;
       return Error(Code::kResourceExhausted,
                    fmt::format("blob {}: what is fetched is evicted before it can be read",
                                id_.value))
           .WithHint("give the cache a larger budget");
     }
-    DAVIT_TRY_ASSIGN(const std::size_t got,
-                     data_->ReadAt(piece.offset, out.subspan(done, piece.length)));
-    if (got != piece.length) {
-      return Error(Code::kInternal,
-                   fmt::format("{}: short read at {}", data_path_, piece.offset + got))
-          .WithHint("the file was changed by somebody else; remove the blob from the cache");
-    }
-    done += got;
-    rounds = 0;
+    done += piece.length;
+    rounds = repairs = 0;
   }
   return done;
+}
+
+// False when it is not all there.
+Result<bool> BlobCore::ReadPiece(const LoadedMap& loaded, ByteRange piece, MutableBytes out) {
+  const ReadEpoch::Guard guard(epoch_);
+  const ChunkSpan span = loaded.Span(piece);
+  if (!loaded.ready.AllSet(span.first, span.last)) return false;
+  Result<std::size_t> got = data_->ReadAt(piece.offset, out);
+  if (!got.ok()) {
+    return std::move(got).error().WithCode(Code::kInternal).WithHint("check the cache's disk");
+  }
+  if (*got == piece.length) return true;
+  return Error(Code::kInternal,
+               fmt::format("{}: short read at {}", data_path_, piece.offset + *got))
+      .WithHint("the file is changed by somebody else; keep others out of the cache's directory");
 }
 
 bool BlobCore::IsReady(ByteRange range) const {

@@ -7,6 +7,7 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -28,6 +29,8 @@ namespace davit::storage {
 
 /// Chunks of one eviction group share a time of last use.
 inline constexpr std::uint32_t kGroupShift = 4;
+/// Readers do not stay: they wait for nothing but the disk.
+inline constexpr std::chrono::seconds kReaderPatience{5};
 
 /// What a chunk takes on disk: files grow by blocks.
 inline std::uint64_t DiskSize(std::uint32_t bytes) { return AlignUp(bytes, 4096); }
@@ -130,6 +133,13 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   void SaveAccessOrder();
   std::uint64_t accounted_bytes() const { return accounted_.load(); }
   void Unaccount();
+
+  // What the disk has lost (blob_repair.cc).
+  /// After a read of the data file that failed: what cannot be read is forgotten, durably, so that
+  /// it is fetched anew. OK: another try is worth it.
+  Status Repair(const Context& ctx, LoadedMap& loaded, ChunkSpan span, const Error& cause);
+  /// Before a write: a file that somebody cut short would grow over what was lost, with zeros.
+  Status KeepSize();
   /// What the blob had on disk while it was not open; counted already.
   void AdoptAccounted(std::uint64_t bytes) { accounted_ = bytes; }
 
@@ -170,6 +180,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   struct Background {
     std::deque<std::pair<ByteRange, Cause>> ranges;
     std::optional<TimePoint> fill_asked_at;  // everything is wanted, since then
+    bool filled = false;                     // it was all here, and is to stay so
     bool loading = false;
     int running = 0;
     std::size_t next_access = 0;      // position in the recorded accesses
@@ -200,6 +211,22 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   std::uint64_t ClearReady(LoadedMap& loaded, std::span<const std::uint32_t> chunks);
   Result<std::uint64_t> EvictChunks(LoadedMap& loaded, std::span<const std::uint32_t> chunks)
       DAVIT_REQUIRES(durable_mutex_);
+  /// Takes the bits away, on disk and in memory; what they stood for on disk. Readers may still be
+  /// there: before the data is touched, epoch_.WaitForReaders() has to say that they are gone.
+  Result<std::uint64_t> ForgetChunks(LoadedMap& loaded, std::span<const std::uint32_t> chunks)
+      DAVIT_REQUIRES(durable_mutex_);
+  Result<bool> ReadPiece(const LoadedMap& loaded, ByteRange piece, MutableBytes out);
+  Status RepairNow(LoadedMap& loaded, ChunkSpan span, const Error& cause);
+  Status DropUnreadable(LoadedMap& loaded, ChunkSpan span, const Error& cause)
+      DAVIT_REQUIRES(durable_mutex_);
+  Status RestoreSize(LoadedMap& loaded, std::uint64_t size) DAVIT_REQUIRES(durable_mutex_);
+  bool CanRead(const Chunk& chunk, std::vector<std::byte>& scratch) const;
+  /// Takes the units of the chunks, where nobody has them: nobody fetches them before
+  /// ReleaseEvicted(). The chunks of those that were to be had.
+  std::vector<std::uint32_t> ClaimChunks(const LoadedMap& loaded,
+                                         std::span<const std::uint32_t> chunks,
+                                         const FlightPtr& claim);
+  void RefillAfterRepair();
   Status PunchChunks(const LoadedMap& loaded, std::span<const std::uint32_t> chunks);
   void IndexDigests(const LoadedMap& loaded, std::span<const std::uint32_t> chunks, bool add);
 
@@ -232,6 +259,9 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
 
   Mutex durable_mutex_;
   std::unique_ptr<ReadyFile> ready_file_ DAVIT_GUARDED_BY(durable_mutex_);
+  /// Units that could not be read and were fetched anew: a disk that loses everything must not
+  /// make every read a request to the registry.
+  std::map<std::uint32_t, TimePoint> repaired_ DAVIT_GUARDED_BY(durable_mutex_);
 };
 
 /// The order of first reads of a blob that is not open; empty when none is known.

@@ -11,10 +11,6 @@
 #include "storage/cache/index_db.h"
 
 namespace davit::storage {
-namespace {
-constexpr std::chrono::seconds kReaderPatience{5};
-}
-
 Status BlobCore::Flush() {
   LoadedMap* loaded = loaded_.load();
   if (loaded == nullptr) return {};
@@ -121,18 +117,25 @@ Status BlobCore::PunchChunks(const LoadedMap& loaded, std::span<const std::uint3
   return {};
 }
 
+Result<std::uint64_t> BlobCore::ForgetChunks(LoadedMap& loaded,
+                                             std::span<const std::uint32_t> chunks) {
+  // On disk first. If this fails all is as before: what can be read stays in use, and what cannot
+  // is tried again. (The disk may have lost some of the bits; that costs work after a restart.)
+  DAVIT_TRY(ready_file_->Update({}, chunks));
+  const std::uint64_t bytes = ClearReady(loaded, chunks);
+  {
+    const std::set<std::uint32_t> forgotten(chunks.begin(), chunks.end());
+    MutexLock lock(mutex_);
+    std::erase_if(dirty_, [&](std::uint32_t chunk) { return forgotten.contains(chunk); });
+  }
+  IndexDigests(loaded, chunks, false);
+  return bytes;
+}
+
 Result<std::uint64_t> BlobCore::EvictChunks(LoadedMap& loaded,
                                             std::span<const std::uint32_t> chunks) {
   if (!epoch_.Ready(kReaderPatience)) return 0;
-  const std::uint64_t bytes = ClearReady(loaded, chunks);
-  {
-    const std::set<std::uint32_t> evicted(chunks.begin(), chunks.end());
-    MutexLock lock(mutex_);
-    std::erase_if(dirty_, [&](std::uint32_t chunk) { return evicted.contains(chunk); });
-  }
-  // If this fails the bits may or may not be on disk, and the data they speak of stays.
-  DAVIT_TRY(ready_file_->Update({}, chunks));
-  IndexDigests(loaded, chunks, false);
+  DAVIT_TRY_ASSIGN(const std::uint64_t bytes, ForgetChunks(loaded, chunks));
   if (!epoch_.WaitForReaders(kReaderPatience) || pins_.load() != 0) return 0;
   DAVIT_TRY(PunchChunks(loaded, chunks));
   env_.counters.evicted_bytes.fetch_add(bytes);

@@ -15,7 +15,7 @@ namespace davit::storage {
 
 struct CacheCounters {
   std::atomic<std::uint64_t> hits{0}, misses{0}, fetched_bytes{0}, deduplicated_bytes{0},
-      corrupt_chunks{0}, evicted_bytes{0}, write_errors{0};
+      corrupt_chunks{0}, evicted_bytes{0}, write_errors{0}, lost_chunks{0};
 };
 
 struct CacheEnv {

@@ -146,6 +146,7 @@ void BatchWriter::FlushRun() {
 
 Status WriteVerified(BlobCore& core, std::uint64_t offset, Bytes data) {
   CacheEnv& env = core.env();
+  DAVIT_TRY(core.KeepSize());
   Status status = core.data().WriteAt(offset, data);
   // Others write, too: they may take the room that was made here, or have made some themselves when
   // there is nothing left for this one to evict.

@@ -190,6 +190,22 @@ class FailingDiskTest(DiskCase):
         self.switch()
         self.check_all(point)
 
+    def test_a_sector_cannot_be_read(self):
+        """What the disk has lost is fetched anew."""
+        self.start_daemon(cache__flush_interval="50ms")
+        point = self.mount()
+        self.check_all(point)
+        time.sleep(0.3)  # nothing is written any more
+        self.drop_page_cache(point)
+        self.switch(read_unwritten=errno.EIO)
+        self.check_all(point)
+        self.assertTrue(self.log_lines("cached chunks cannot be read and are fetched anew"))
+        self.assertFalse(self.log_lines("a request of the kernel failed"))
+        _, text, _ = self.daemon.request("GET", "/metrics")
+        lost = next(line for line in str(text).splitlines() if line.startswith("davit_cache_lost_chunks_total "))
+        self.assertGreater(float(lost.split()[1]), 0)
+        self.check_alive()
+
     def test_syncs_fail(self):
         """What may not have reached the disk is not counted as cached; it is fetched again."""
         self.start_daemon(cache__flush_interval="100ms")
@@ -229,6 +245,21 @@ class FailingDiskTest(DiskCase):
         self.switch()
         self.daemon.start()
         self.check_all(point)
+
+
+class MeddlingTest(DiskCase):
+    def test_a_data_file_is_cut_short(self):
+        self.start_daemon()
+        point = self.mount()
+        self.check_all(point)
+        for size in (100_000, 0):
+            for path in glob.glob(os.path.join(self.cache, "blobs", "*", "data")):
+                os.truncate(path, size)
+            self.drop_page_cache(point)
+            self.check_all(point, readers=4)
+        self.assertTrue(self.log_lines("was cut short by somebody"))
+        self.assertFalse(self.log_lines("a request of the kernel failed"))
+        self.check_alive()
 
 
 class BrokenFileSystemTest(DiskCase):

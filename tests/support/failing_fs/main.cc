@@ -3,8 +3,9 @@
 //
 // usage: failing-fs DIRECTORY MOUNTPOINT SWITCHES
 // SWITCHES is a file outside of both; it is looked at before every operation. A line of it is
-// "OPERATION ERRNO", for example "write 5"; operations: read, write, sync, truncate, punch,
-// open_write, create, unlink, rename, mkdir. Without the file all is well. Ends with the unmount.
+// "OPERATION ERRNO", for example "write 5"; operations: read, read_unwritten (of files that were not
+// written to while the switch is on), write, sync, truncate, punch, open_write, create, unlink,
+// rename, mkdir. Without the file all is well. Ends with the unmount.
 
 #define FUSE_USE_VERSION 31
 #include <dirent.h>
@@ -18,6 +19,9 @@
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
+#include <functional>
+#include <mutex>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -25,6 +29,8 @@ namespace {
 
 std::string root;      // NOLINT: set once before anything runs
 std::string switches;  // NOLINT
+std::mutex written_mutex;
+std::set<std::string, std::less<>> written;  // NOLINT
 
 // Negative errno when the operation is to fail now.
 int Fails(std::string_view operation) {
@@ -76,14 +82,23 @@ int Create(const char* path, mode_t mode, fuse_file_info* info) {
   return OpenWith(path, info->flags | O_CREAT, mode, info);
 }
 
-int Read(const char*, char* data, std::size_t size, off_t offset, fuse_file_info* info) {
+int Read(const char* path, char* data, std::size_t size, off_t offset, fuse_file_info* info) {
   if (const int error = Fails("read")) return error;
+  if (const int error = Fails("read_unwritten")) {
+    const std::lock_guard lock(written_mutex);
+    if (!written.contains(path)) return error;
+  }
   const ssize_t n = ::pread(Fd(info), data, size, offset);
   return n < 0 ? -errno : static_cast<int>(n);
 }
 
-int Write(const char*, const char* data, std::size_t size, off_t offset, fuse_file_info* info) {
+int Write(const char* path, const char* data, std::size_t size, off_t offset,
+          fuse_file_info* info) {
   if (const int error = Fails("write")) return error;
+  if (Fails("read_unwritten") != 0) {
+    const std::lock_guard lock(written_mutex);
+    written.insert(path);
+  }
   const ssize_t n = ::pwrite(Fd(info), data, size, offset);
   return n < 0 ? -errno : static_cast<int>(n);
 }

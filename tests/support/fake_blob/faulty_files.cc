@@ -69,6 +69,34 @@ struct FaultyFiles::Disk {
   std::map<std::string, int> sync_errors DAVIT_GUARDED_BY(mutex);
   std::map<std::string, int> sync_count DAVIT_GUARDED_BY(mutex);
 
+  std::map<std::string, std::map<std::uint64_t, bool>> bad DAVIT_GUARDED_BY(mutex);  // for good?
+
+  bool AnyBad(const std::string& path, ByteRange range) const DAVIT_REQUIRES(mutex) {
+    for (const auto& [suffix, blocks] : bad) {
+      if (!path.ends_with(suffix)) continue;
+      const auto at = blocks.lower_bound(range.offset / kBlock);
+      if (at != blocks.end() && at->first * kBlock < range.offset + range.length) return true;
+    }
+    return false;
+  }
+  /// False when a bad block is only touched in part.
+  bool Overwrite(const std::string& path, ByteRange range) DAVIT_REQUIRES(mutex) {
+    for (auto& [suffix, blocks] : bad) {
+      if (!path.ends_with(suffix)) continue;
+      std::erase_if(blocks, [&](const auto& block) {
+        const std::uint64_t begin = block.first * kBlock;
+        return !block.second && range.offset <= begin &&
+               begin + kBlock <= range.offset + range.length;
+      });
+      for (const auto& [block, for_good] : blocks) {
+        const std::uint64_t begin = block * kBlock;
+        if (!for_good && begin < range.offset + range.length && range.offset < begin + kBlock)
+          return false;
+      }
+    }
+    return true;
+  }
+
   static int Find(const std::map<std::string, int>& errors, const std::string& path) {
     for (const auto& [suffix, error] : errors) {
       if (path.ends_with(suffix)) return error;
@@ -91,6 +119,7 @@ class FaultyFile final : public storage::CacheFile {
     if (disk_->off) return Error::FromErrno(EIO, "read " + path_);
     const std::vector<std::byte>& bytes = disk_->files[path_].seen.bytes;
     if (offset >= bytes.size()) return 0;
+    if (disk_->AnyBad(path_, {offset, out.size()})) return Error::FromErrno(EIO, "read " + path_);
     const std::size_t n = std::min<std::uint64_t>(out.size(), bytes.size() - offset);
     std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(offset), n, out.begin());
     return n;
@@ -135,9 +164,18 @@ class FaultyFile final : public storage::CacheFile {
       return Error::FromErrno(error, "write " + path_);
     }
     FileState& file = disk_->files[path_];
+    if (op.kind != Op::kTruncate && !disk_->Overwrite(path_, Whole(file, op.range)))
+      return Error::FromErrno(EIO, "write " + path_);
     Apply(file.seen, op);
     file.pending.push_back(std::move(op));
     return {};
+  }
+
+  // The last block of a file ends with it.
+  static ByteRange Whole(const FileState& file, ByteRange range) {
+    if (range.offset + range.length >= file.seen.bytes.size())
+      range.length = AlignUp(range.offset + range.length, kBlock) - range.offset;
+    return range;
   }
 
   const std::shared_ptr<FaultyFiles::Disk> disk_;
@@ -214,6 +252,12 @@ void FaultyFiles::FailWrites(const std::string& suffix, int error) {
 void FaultyFiles::FailSyncs(const std::string& suffix, int error) {
   MutexLock lock(disk_->mutex);
   disk_->sync_errors[suffix] = error;
+}
+
+void FaultyFiles::BreakBlocks(const std::string& suffix, ByteRange range, bool for_good) {
+  MutexLock lock(disk_->mutex);
+  for (std::uint64_t b = range.offset / kBlock; b * kBlock < range.offset + range.length; ++b)
+    disk_->bad[suffix][b] = for_good;
 }
 
 void FaultyFiles::FailNextSync() {

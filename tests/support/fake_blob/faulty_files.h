@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/bytes.h"
 #include "common/base/sync.h"
 #include "storage/cache/cache_files.h"
 
@@ -33,6 +34,9 @@ class FaultyFiles final : public storage::CacheFiles {
   /// errno of every following write, sync or hole whose path ends like this; 0: none.
   void FailWrites(const std::string& suffix, int error);
   void FailSyncs(const std::string& suffix, int error);
+  /// The 4 KiB blocks of the range cannot be read, nor written in part. They are good again when
+  /// they are written as a whole or punched, unless `for_good`: then they only cannot be read.
+  void BreakBlocks(const std::string& suffix, ByteRange range, bool for_good = false);
   /// The next sync of any file fails as a cut of power would make it: nothing is lost yet.
   void FailNextSync();
   int syncs(const std::string& suffix) const;
