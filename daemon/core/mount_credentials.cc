@@ -11,19 +11,30 @@ Status MountCredentials::Renew(const Secret& registry_auth) {
   return {};
 }
 
+std::shared_ptr<registry::CredentialProvider> MountCredentials::own() const {
+  const MutexLock lock(mutex_);
+  return own_;
+}
+
 Result<registry::Credential> MountCredentials::Get(const Context& ctx, const std::string& host,
                                                    const std::string& repository) {
-  std::shared_ptr<registry::CredentialProvider> own;
-  {
-    const MutexLock lock(mutex_);
-    own = own_;
-  }
-  if (own != nullptr) {
-    DAVIT_TRY_ASSIGN(registry::Credential found, own->Get(ctx, host, repository));
+  if (const auto provider = own()) {
+    DAVIT_TRY_ASSIGN(registry::Credential found, provider->Get(ctx, host, repository));
     if (!found.anonymous()) return found;
   }
   if (configured_ == nullptr) return registry::Credential{};
   return configured_->Get(ctx, host, repository);
+}
+
+Result<registry::Credential> MountCredentials::GetForOther(const Context& ctx,
+                                                           const std::string& host,
+                                                           const std::string& repository) {
+  if (const auto provider = own()) {
+    DAVIT_TRY_ASSIGN(registry::Credential found, provider->GetForOther(ctx, host, repository));
+    if (!found.anonymous()) return found;
+  }
+  if (configured_ == nullptr) return registry::Credential{};
+  return configured_->GetForOther(ctx, host, repository);
 }
 
 }  // namespace davit::daemon

@@ -19,10 +19,13 @@ class MountCredentials final : public registry::CredentialProvider {
   Status Renew(const Secret& registry_auth);
   Result<registry::Credential> Get(const Context& ctx, const std::string& host,
                                    const std::string& repository) override;
+  Result<registry::Credential> GetForOther(const Context& ctx, const std::string& host,
+                                           const std::string& repository) override;
 
  private:
+  std::shared_ptr<registry::CredentialProvider> own() const;
   const std::shared_ptr<registry::CredentialProvider> configured_;  // may be null
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::shared_ptr<registry::CredentialProvider> own_ DAVIT_GUARDED_BY(mutex_);
 };
 

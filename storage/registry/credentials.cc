@@ -13,6 +13,9 @@ class Fixed final : public CredentialProvider {
   Result<Credential> Get(const Context&, const std::string&, const std::string&) override {
     return credential_;
   }
+  Result<Credential> GetForOther(const Context&, const std::string&, const std::string&) override {
+    return Credential();
+  }
 
  private:
   const Credential credential_;
@@ -32,6 +35,9 @@ class FromEnvironment final : public CredentialProvider {
     out.password = Secret(decoded->substr(colon + 1));
     return out;
   }
+  Result<Credential> GetForOther(const Context&, const std::string&, const std::string&) override {
+    return Credential();
+  }
 
  private:
   static Error Bad(const std::string& why) {
@@ -47,6 +53,14 @@ class First final : public CredentialProvider {
                          const std::string& repository) override {
     for (const std::unique_ptr<CredentialProvider>& provider : all_) {
       DAVIT_TRY_ASSIGN(Credential credential, provider->Get(ctx, host, repository));
+      if (!credential.anonymous()) return credential;
+    }
+    return Credential();
+  }
+  Result<Credential> GetForOther(const Context& ctx, const std::string& host,
+                                 const std::string& repository) override {
+    for (const std::unique_ptr<CredentialProvider>& provider : all_) {
+      DAVIT_TRY_ASSIGN(Credential credential, provider->GetForOther(ctx, host, repository));
       if (!credential.anonymous()) return credential;
     }
     return Credential();

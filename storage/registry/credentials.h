@@ -28,6 +28,12 @@ class CredentialProvider {
   /// For a registry host ("ghcr.io", "localhost:5000") and repository; anonymous when it has none.
   virtual Result<Credential> Get(const Context& ctx, const std::string& host,
                                  const std::string& repository) = 0;
+  /// For a mirror, whose host is not the one of the reference: only what is meant for just this
+  /// host. Providers that give the same to every host have nothing for it.
+  virtual Result<Credential> GetForOther(const Context& ctx, const std::string& host,
+                                         const std::string& repository) {
+    return Get(ctx, host, repository);
+  }
 };
 
 /// Docker's config.json: auths, credHelpers, credsStore. Read again when the file changes.
@@ -35,10 +41,12 @@ class CredentialProvider {
 std::unique_ptr<CredentialProvider> DockerConfigFile(std::string path = {});
 /// The text of a config.json or of the older .dockercfg (a Kubernetes secret's data).
 Result<std::unique_ptr<CredentialProvider>> DockerConfigText(const Secret& json);
-/// Environment IMAGE_PULL_AUTH: base64 of "user:password", for every host; read at each call.
+/// Environment IMAGE_PULL_AUTH: base64 of "user:password", for the host of every reference, and
+/// for no mirror; read at each call.
 std::unique_ptr<CredentialProvider> EnvironmentAuth();
 /// For "docker-credential-NAME get"; the helper gets 30 s.
 std::unique_ptr<CredentialProvider> CredentialHelper(std::string name);
+/// For the host of every reference, and for no mirror.
 std::unique_ptr<CredentialProvider> FixedCredential(Credential credential);
 /// The first provider with a credential wins.
 std::unique_ptr<CredentialProvider> FirstOf(std::vector<std::unique_ptr<CredentialProvider>> all);

@@ -12,6 +12,7 @@ struct Endpoint {
   http::TlsOptions tls;
   http::Headers headers;        // from hosts.toml; only ever sent to this origin
   std::string credential_host;  // key for credential providers ("docker.io", "localhost:5000")
+  bool own_host = false;        // the reference's: credentials of no certain host are for it only
   std::string proxy;
   std::string ns;  // mirrors are told which registry is meant (?ns=)
   bool mirror = false;

@@ -148,7 +148,8 @@ Result<Endpoint> ParseEndpoint(const std::string& text, const toml::table& table
   DAVIT_TRY_ASSIGN(const bool override_path, ParseFields(table, dir, out));
   DAVIT_TRY_ASSIGN(out.url, ApiRoot(text, override_path));
   const std::string where = HostPort(out.url);
-  out.credential_host = where == ApiHost(host) ? host : where;
+  out.own_host = where == ApiHost(host);
+  out.credential_host = out.own_host ? host : where;
   return out;
 }
 
@@ -198,6 +199,7 @@ Endpoint DefaultEndpoint(const std::string& host, const HostDefaults& defaults) 
   out.url = http::Url::Parse(text).value_or(http::Url{"https", "invalid", 443, "/v2"});
   out.tls = defaults.tls;
   out.proxy = defaults.proxy;
+  out.own_host = true;
   out.credential_host = host;
   return out;
 }

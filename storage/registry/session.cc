@@ -55,7 +55,9 @@ Result<Credential> Session::CredentialFor(const Context& ctx, const Endpoint& en
   }
   // Without the lock: a helper may take its time.
   DAVIT_TRY_ASSIGN(Credential credential,
-                   credentials_->Get(ctx, endpoint.credential_host, repository_));
+                   endpoint.own_host
+                       ? credentials_->Get(ctx, endpoint.credential_host, repository_)
+                       : credentials_->GetForOther(ctx, endpoint.credential_host, repository_));
   MutexLock lock(mutex_);
   known_[key] = Known{credential, shared_->clock.Now() + kCredentialLife};
   return credential;

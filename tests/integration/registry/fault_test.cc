@@ -36,6 +36,16 @@ class FaultTest : public ::testing::Test {
     if (!status.ok()) return status.error();
     return out;
   }
+  std::string OwnDirectory(const std::string& hosts_dir) const {
+    return hosts_dir + "/127.0.0.1_" + std::to_string(fake_->port()) + "_";
+  }
+  void WriteMirror(const std::string& hosts_dir, const std::string& mirror) const {
+    const std::string own = OwnDirectory(hosts_dir);
+    DAVIT_OK(MakeDirectories(own));
+    const std::string toml =
+        "server = \"http://" + fake_->host() + "\"\n[host.\"http://" + mirror + "\"]\n";
+    DAVIT_OK(WriteFileAtomic(own + "/hosts.toml", AsBytes(toml)));
+  }
   int CountRequests(const std::string& part) const {
     int n = 0;
     for (const LoggedRequest& request : fake_->requests())
@@ -404,6 +414,42 @@ TEST_F(FaultTest, MirrorsInOrderThenTheRegistry) {
   DAVIT_OK(repository->PushBlob(ctx_, ContentOf("pushed")));
   EXPECT_TRUE(mirror->requests().empty());  // never pushed to
   EXPECT_FALSE(mirror->HasBlob(ContentOf("pushed").descriptor.digest));
+}
+
+// A mirror that asks for a login gets no more than what is meant for its own host.
+TEST_F(FaultTest, CredentialsOfTheRegistryAreNotForItsMirrors) {
+  for (const Auth auth : {Auth::kBasic, Auth::kBearer}) {
+    Start({.auth = auth});
+    FakeRegistry::Options options_of_mirror{.auth = auth};
+    options_of_mirror.users = {{"davit", "secret"}, {"reader", "mirrored"}};
+    const auto mirror = FakeRegistry::Start(options_of_mirror);
+    mirror->AddBlob("app", layer_);
+    const TempDir dir = *TempDir::Create("davit-hosts-");
+    WriteMirror(dir.path(), mirror->host());
+    registry::RegistryOptions options;
+    options.hosts_dir = dir.path();
+    storage::SourceRead how;
+    ::setenv("IMAGE_PULL_AUTH", "ZGF2aXQ6c2VjcmV0", 1);  // davit:secret
+    for (int i = 0; i < 2; ++i) {
+      Client client(options, i == 0 ? Login("davit", "secret") : registry::EnvironmentAuth());
+      DAVIT_OK(ReadAll(*Open(client)->OpenBlob(blob_), {0, 100}, how));
+      EXPECT_EQ(how.served_by, "http://" + fake_->host());
+    }
+    ::unsetenv("IMAGE_PULL_AUTH");
+    EXPECT_FALSE(mirror->requests().empty());
+    for (const LoggedRequest& request : mirror->requests()) {
+      EXPECT_TRUE(request.authorization.empty()) << request.path;
+      EXPECT_EQ(request.query.find("davit"), std::string::npos) << request.query;
+    }
+
+    // What is said of the mirror's own host goes there.
+    auto config = registry::DockerConfigText(
+        Secret(R"({"auths":{")" + mirror->host() + R"(":{"auth":"cmVhZGVyOm1pcnJvcmVk"}}})"));
+    DAVIT_OK(config);
+    Client client(options, *std::move(config));
+    DAVIT_OK(ReadAll(*Open(client)->OpenBlob(blob_), {0, 100}, how));
+    EXPECT_EQ(how.served_by, "http://" + mirror->host());
+  }
 }
 
 TEST_F(FaultTest, SilenceAndDripsEnd) {

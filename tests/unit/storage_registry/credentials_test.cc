@@ -128,6 +128,7 @@ TEST(Credentials, EnvironmentAndOrder) {
   all.push_back(EnvironmentAuth());
   const auto first = FirstOf(std::move(all));
   EXPECT_EQ(User(*first, "any.io"), "u");
+  EXPECT_TRUE(first->GetForOther({}, "mirror.io", "r")->anonymous());
   setenv("IMAGE_PULL_AUTH", "not base64!", 1);
   const auto bad = first->Get({}, "any.io", "x");
   EXPECT_FALSE(bad.ok());
