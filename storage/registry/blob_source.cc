@@ -143,7 +143,7 @@ class RegistryBlobSource final : public storage::BlobSource {
   Status ReadAnywhere(const Context& ctx, ByteRange range, storage::SourceRead& how,
                       const storage::ByteSink& sink, bool& untouched) {
     std::optional<Error> error;
-    for (const Endpoint* endpoint : session_->PullOrder(false, how.avoid_endpoint)) {
+    for (const auto& endpoint : session_->PullOrder(false, how.avoid_endpoint)) {
       RangeRead read{.blob = blob_, .range = range, .sink = sink, .memo = &memo_};
       how.served_by = endpoint->Origin();
       Status status = ReadRange(*session_, ctx, *endpoint, read);

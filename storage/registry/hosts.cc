@@ -175,6 +175,20 @@ Result<http::TlsOptions> CertificateFiles(const std::string& dir, http::TlsOptio
   return tls;
 }
 
+/// Where the files may be, in the order to look.
+std::vector<std::string> Candidates(const std::string& dirs, const std::string& host) {
+  std::vector<std::string> out;
+  std::string_view rest = dirs;
+  while (!rest.empty()) {
+    const std::size_t colon = rest.find(':');
+    const std::string dir(rest.substr(0, colon));
+    rest = colon == std::string_view::npos ? std::string_view() : rest.substr(colon + 1);
+    if (dir.empty()) continue;
+    for (const std::string& name : HostDirectories(host)) out.push_back(dir + "/" + name);
+  }
+  return out;
+}
+
 Result<std::vector<Endpoint>> LoadDirectory(const std::string& dir, const std::string& host,
                                             const HostDefaults& defaults) {
   const std::string file = dir + "/hosts.toml";
@@ -261,20 +275,33 @@ Result<std::vector<Endpoint>> ParseHostsToml(std::string_view text, const std::s
 
 Result<std::vector<Endpoint>> LoadEndpoints(const std::string& dirs, const std::string& host,
                                             const HostDefaults& defaults) {
-  std::string_view rest = dirs;
-  while (!rest.empty()) {
-    const std::size_t colon = rest.find(':');
-    const std::string dir(rest.substr(0, colon));
-    rest = colon == std::string_view::npos ? std::string_view() : rest.substr(colon + 1);
-    if (dir.empty()) continue;
-    for (const std::string& name : HostDirectories(host)) {
-      struct stat st{};
-      const std::string path = dir + "/" + name;
-      if (stat(path.c_str(), &st) != 0 || !S_ISDIR(st.st_mode)) continue;
-      return LoadDirectory(path, host, defaults);
-    }
+  for (const std::string& path : Candidates(dirs, host)) {
+    struct stat st{};
+    if (stat(path.c_str(), &st) != 0 || !S_ISDIR(st.st_mode)) continue;
+    return LoadDirectory(path, host, defaults);
   }
   return std::vector<Endpoint>{DefaultEndpoint(host, defaults)};
+}
+
+// The directory's own time tells of certificates that come and go.
+std::string HostsVersion(const std::string& dirs, const std::string& host) {
+  std::string out;
+  const auto add = [&](const std::string& path) {
+    struct stat st{};
+    if (stat(path.c_str(), &st) != 0) {
+      out += "-;";
+      return false;
+    }
+    out += fmt::format("{} {} {} {}.{} {}.{};", st.st_dev, st.st_ino, st.st_size, st.st_mtim.tv_sec,
+                       st.st_mtim.tv_nsec, st.st_ctim.tv_sec, st.st_ctim.tv_nsec);
+    return S_ISDIR(st.st_mode);
+  };
+  for (const std::string& path : Candidates(dirs, host)) {
+    if (!add(path)) continue;
+    add(path + "/hosts.toml");
+    break;
+  }
+  return out;
 }
 
 }  // namespace davit::registry

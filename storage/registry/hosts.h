@@ -23,6 +23,9 @@ struct HostDefaults {
 Result<std::vector<Endpoint>> LoadEndpoints(const std::string& dirs, const std::string& host,
                                             const HostDefaults& defaults);
 
+/// Differs when the files that LoadEndpoints() would read have changed, come or gone.
+std::string HostsVersion(const std::string& dirs, const std::string& host);
+
 /// The text of one hosts.toml; file names in it are relative to `dir`. kInvalidArgument with the
 /// place of the mistake.
 Result<std::vector<Endpoint>> ParseHostsToml(std::string_view text, const std::string& dir,

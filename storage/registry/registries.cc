@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "storage/registry/client.h"
-#include "storage/registry/hosts.h"
+#include "storage/registry/endpoint_list.h"
 #include "storage/registry/layout_repository.h"
 #include "storage/registry/remote_repository.h"
 
@@ -26,8 +26,9 @@ class AllRegistries final : public Registries {
         .plain_http = options.plain_http ||
                       std::find(options.plain_http_hosts.begin(), options.plain_http_hosts.end(),
                                 reference.host) != options.plain_http_hosts.end()};
-    DAVIT_TRY_ASSIGN(std::vector<Endpoint> endpoints,
-                     LoadEndpoints(options.hosts_dir, reference.host, defaults));
+    DAVIT_TRY_ASSIGN(
+        std::unique_ptr<EndpointList> endpoints,
+        EndpointList::Load(options.hosts_dir, reference.host, defaults, shared_->clock));
     auto session = std::make_shared<Session>(
         shared_, std::move(endpoints), reference.host + "/" + reference.repository,
         reference.repository, credentials != nullptr ? std::move(credentials) : credentials_);

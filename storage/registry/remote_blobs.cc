@@ -38,7 +38,7 @@ class WholeRead {
   /// From where we are to the end, at the first endpoint that gets further.
   Status Piece(const Context& ctx) {
     std::optional<Error> error;
-    for (const Endpoint* endpoint : session_.PullOrder(false)) {
+    for (const auto& endpoint : session_.PullOrder(false)) {
       const storage::ByteSink sink = [this](Bytes data) -> Status {
         DAVIT_TRY(user_sink_(data));
         hasher_.Update(data);

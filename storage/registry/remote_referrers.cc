@@ -54,7 +54,7 @@ Status DescribeReferrer(std::string_view media_type, const std::string& content,
 
 Result<std::optional<std::vector<oci::Descriptor>>> RemoteRepository::ReferrersByApi(
     const Context& ctx, const std::string& digest, const std::string& artifact_type) {
-  const Endpoint& origin = session_->origin();
+  const Endpoint origin = session_->origin();
   std::string rest = "referrers/" + digest;
   if (!artifact_type.empty()) rest += "?artifactType=" + http::UrlEncode(artifact_type);
   Call call;

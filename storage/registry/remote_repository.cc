@@ -166,7 +166,7 @@ Result<Document> RemoteRepository::GetManifestFromOrigin(const Context& ctx,
 }
 
 Result<std::vector<std::string>> RemoteRepository::ListTags(const Context& ctx) {
-  const Endpoint& origin = session_->origin();
+  const Endpoint origin = session_->origin();
   Call call;
   call.what = "list the tags";
   call.url = session_->Url(origin, "tags/list?n=1000");

@@ -28,8 +28,9 @@ double Random() {
 
 }  // namespace
 
-Session::Session(std::shared_ptr<Shared> shared, std::vector<Endpoint> endpoints, std::string name,
-                 std::string repository, std::shared_ptr<CredentialProvider> credentials)
+Session::Session(std::shared_ptr<Shared> shared, std::unique_ptr<EndpointList> endpoints,
+                 std::string name, std::string repository,
+                 std::shared_ptr<CredentialProvider> credentials)
     : shared_(std::move(shared)),
       endpoints_(std::move(endpoints)),
       name_(std::move(name)),
@@ -204,19 +205,22 @@ Result<Reply> Session::Expect(const Context& ctx, const Endpoint& endpoint, cons
   return Unexpected(reply, endpoint, call);
 }
 
-std::vector<const Endpoint*> Session::PullOrder(bool by_tag, const std::string& avoid) {
-  std::vector<const Endpoint*> out, failed;
-  for (const Endpoint& endpoint : endpoints_) {
+std::vector<std::shared_ptr<const Endpoint>> Session::PullOrder(bool by_tag,
+                                                                const std::string& avoid) {
+  const EndpointList::List all = endpoints_->Get();
+  std::vector<std::shared_ptr<const Endpoint>> out, failed;
+  for (const Endpoint& endpoint : *all) {
     const std::string origin = endpoint.Origin();
     if (!avoid.empty() && origin == avoid) continue;
+    const std::shared_ptr<const Endpoint> shared(all, &endpoint);
     if (!endpoint.mirror) {
-      out.push_back(&endpoint);
+      out.push_back(shared);
     } else if (by_tag ? endpoint.can_resolve : endpoint.can_pull) {
-      (shared_->health.Usable(origin) ? out : failed).push_back(&endpoint);
+      (shared_->health.Usable(origin) ? out : failed).push_back(shared);
     }
   }
   out.insert(out.end(), failed.begin(), failed.end());
-  if (out.empty()) out.push_back(&origin());
+  if (out.empty()) out.emplace_back(all, &all->back());
   return out;
 }
 

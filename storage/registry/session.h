@@ -14,7 +14,7 @@
 #include "common/http/client.h"
 #include "storage/registry/auth.h"
 #include "storage/registry/client.h"
-#include "storage/registry/endpoint.h"
+#include "storage/registry/endpoint_list.h"
 #include "storage/registry/errors.h"
 #include "storage/registry/health.h"
 
@@ -64,13 +64,13 @@ struct Reply {
 /// Thread-safe.
 class Session {
  public:
-  Session(std::shared_ptr<Shared> shared, std::vector<Endpoint> endpoints, std::string name,
+  Session(std::shared_ptr<Shared> shared, std::unique_ptr<EndpointList> endpoints, std::string name,
           std::string repository, std::shared_ptr<CredentialProvider> credentials);
 
   const std::string& name() const { return name_; }  // "host/repository", for messages
   const std::string& repository() const { return repository_; }
-  /// The registry itself; pushes go there only.
-  const Endpoint& origin() const { return endpoints_.back(); }
+  /// The registry itself; pushes go there only. A copy: its file may change meanwhile.
+  Endpoint origin() const { return endpoints_->Get()->back(); }
   Shared& shared() const { return *shared_; }
 
   /// "BASE/repository/REST", with ?ns= for mirrors.
@@ -89,7 +89,8 @@ class Session {
 
   /// Endpoints for a pull, in the order to try: usable mirrors, the registry, failed mirrors.
   /// `avoid` is left out when something else is left.
-  std::vector<const Endpoint*> PullOrder(bool by_tag, const std::string& avoid = {});
+  std::vector<std::shared_ptr<const Endpoint>> PullOrder(bool by_tag,
+                                                         const std::string& avoid = {});
 
   /// Calls `attempt(endpoint)` for one endpoint after the other until one succeeds; the error is
   /// the registry's own.
@@ -98,7 +99,7 @@ class Session {
       -> decltype(attempt(std::declval<const Endpoint&>())) {
     using R = decltype(attempt(std::declval<const Endpoint&>()));
     std::optional<R> out;
-    for (const Endpoint* endpoint : PullOrder(by_tag)) {
+    for (const auto& endpoint : PullOrder(by_tag)) {
       R one = attempt(*endpoint);
       if (one.ok()) {
         if (endpoint->mirror) shared_->health.Succeeded(endpoint->Origin());
@@ -141,7 +142,7 @@ class Session {
     TimePoint until;
   };
   const std::shared_ptr<Shared> shared_;
-  const std::vector<Endpoint> endpoints_;  // mirrors, then the registry
+  const std::unique_ptr<EndpointList> endpoints_;
   const std::string name_;
   const std::string repository_;
   const std::shared_ptr<CredentialProvider> credentials_;

@@ -452,6 +452,51 @@ TEST_F(FaultTest, CredentialsOfTheRegistryAreNotForItsMirrors) {
   }
 }
 
+TEST_F(FaultTest, AChangedHostsFileCountsWithoutARestart) {
+  Start();
+  const auto first = FakeRegistry::Start({});
+  const auto second = FakeRegistry::Start({});
+  first->AddBlob("app", layer_);
+  second->AddBlob("app", layer_);
+  const TempDir dir = *TempDir::Create("davit-hosts-");
+  registry::RegistryOptions options;
+  options.hosts_dir = dir.path();
+  Client client(options);
+  const auto source = Open(client)->OpenBlob(blob_);
+  const auto served_by = [&]() -> std::string {
+    storage::SourceRead how;
+    const auto got = ReadAll(*source, {0, 100}, how);
+    return got.ok() ? how.served_by : got.error().ToString();
+  };
+  EXPECT_EQ(served_by(), "http://" + fake_->host());
+
+  WriteMirror(dir.path(), first->host());
+  EXPECT_EQ(served_by(), "http://" + fake_->host());  // looked at once a second
+  client.clock.Advance(std::chrono::seconds(2));
+  EXPECT_EQ(served_by(), "http://" + first->host());
+
+  WriteMirror(dir.path(), second->host());
+  client.clock.Advance(std::chrono::seconds(2));
+  EXPECT_EQ(served_by(), "http://" + second->host());
+
+  // What cannot be used changes nothing, and is said once.
+  ::testing::internal::CaptureStderr();
+  DAVIT_OK(WriteFileAtomic(OwnDirectory(dir.path()) + "/hosts.toml", AsBytes("server = [")));
+  for (int i = 0; i < 3; ++i) {
+    client.clock.Advance(std::chrono::seconds(2));
+    EXPECT_EQ(served_by(), "http://" + second->host());
+  }
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  const std::string_view warning = "cannot be used; the ones before stay in use";
+  const std::size_t at = log.find(warning);
+  EXPECT_NE(at, std::string::npos) << log;
+  EXPECT_EQ(log.find(warning, at + 1), std::string::npos) << log;
+
+  DAVIT_OK(RemoveTree(OwnDirectory(dir.path())));
+  client.clock.Advance(std::chrono::seconds(2));
+  EXPECT_EQ(served_by(), "http://" + fake_->host());
+}
+
 TEST_F(FaultTest, SilenceAndDripsEnd) {
   Start();
   registry::RegistryOptions options;
