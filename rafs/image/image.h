@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/base/context.h"
+#include "rafs/image/table_memory.h"
 #include "rafs/metadata/metadata.h"
 #include "storage/registry/client.h"
 
@@ -53,10 +54,13 @@ Status SyncBootstrap(const std::string& directory);
 Result<std::unique_ptr<Metadata>> OpenBootstrap(const std::string& directory);
 
 /// How to get one blob's map: the local `<id>.blob.meta` if the directory has it, else a ranged
-/// read of the blob itself. Suitable as storage::BlobSpec::load_map (captures what it needs).
+/// read of the blob itself. Suitable as storage::BlobSpec::load_map (captures what it needs). What
+/// the tables take is counted in `memory`, until the map is destroyed; kResourceExhausted when that
+/// has no room.
 std::function<Result<std::shared_ptr<const storage::BlobMap>>(const Context&)> MapLoader(
     std::shared_ptr<const Metadata> metadata, std::uint32_t blob,
-    std::shared_ptr<storage::BlobSource> source, std::string directory);
+    std::shared_ptr<storage::BlobSource> source, std::string directory,
+    std::shared_ptr<TableMemory> memory = TableMemory::OfProcess());
 
 /// Packs a bootstrap layer: tar with image/image.boot and image/<id>.blob.meta, gzip, reproducible.
 struct BootstrapLayer {

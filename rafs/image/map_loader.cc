@@ -1,5 +1,7 @@
 #include <fmt/format.h>
+#include <sys/stat.h>
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -43,14 +45,67 @@ class CompletedDigests final : public ChunkDigests {
 class Loader {
  public:
   Loader(const Metadata& metadata, std::uint32_t blob, storage::BlobSource& source,
-         const std::string& directory)
+         const std::string& directory, TableMemory& memory)
       : metadata_(metadata),
         blob_(blob),
         record_(metadata.blobs()[blob]),
         source_(source),
-        directory_(directory) {}
+        directory_(directory),
+        memory_(memory) {}
 
   Result<std::shared_ptr<const storage::BlobMap>> Load(const Context& ctx) {
+    DAVIT_TRY(CheckSizes());
+    DAVIT_TRY_ASSIGN(
+        TableMemory::Share share,
+        memory_.Take(ctx, BytesForDecoding(), "the chunk info of blob " + record_.id.value));
+    auto map = LoadUnlimited(ctx);
+    if (!map) return map;
+    fetched_.clear();
+    share.KeepOnly(BytesKept());
+    // The share lives as long as the map.
+    auto* const bare = map->get();
+    auto held =
+        std::make_shared<std::pair<std::shared_ptr<const storage::BlobMap>, TableMemory::Share>>(
+            *std::move(map), std::move(share));
+    return std::shared_ptr<const storage::BlobMap>(std::move(held), bare);
+  }
+
+ private:
+  /// From a bootstrap that may be hostile; everything below computes with them.
+  Status CheckSizes() const {
+    const storage::CiExpectation& ci = record_.ci;
+    if (ci.ci_compressed_size <= kMaxCiBytes && ci.ci_uncompressed_size <= kMaxCiBytes) return {};
+    return Error(Code::kDataLoss,
+                 fmt::format("blob {}: {} bytes of chunk info", record_.id.value,
+                             std::max(ci.ci_compressed_size, ci.ci_uncompressed_size)));
+  }
+  std::uint64_t DigestBytes() const {
+    return HasInlinedDigests() ? std::uint64_t{record_.ci.chunk_count} * sizeof(Digest::bytes) : 0;
+  }
+  std::uint64_t UnitBytes() const {
+    return (record_.features & storage::kBlobBatch) != 0
+               ? std::uint64_t{record_.ci.chunk_count} * sizeof(std::uint32_t)
+               : 0;
+  }
+  /// As fetched and a copy of that to be saved, twice what is decoded (a file and its array).
+  std::uint64_t BytesForDecoding() const {
+    return 2 * (record_.ci.ci_compressed_size + storage::kCiHeaderSize * 2) +
+           2 * record_.ci.ci_uncompressed_size + 3 * DigestBytes() + 2 * UnitBytes() + IndexBytes();
+  }
+  /// The first blob's map makes an index of the bootstrap's chunk table. Nobody says how many
+  /// records that has, but it is a part of the file.
+  std::uint64_t IndexBytes() const {
+    constexpr std::uint64_t kRecord = 80, kIndexEntry = 12;
+    struct stat st{};
+    const std::string path = directory_ + "/" + std::string(kBootstrapName);
+    if (::stat(path.c_str(), &st) != 0 || st.st_size < 0) return 0;
+    return static_cast<std::uint64_t>(st.st_size) / kRecord * kIndexEntry;
+  }
+  std::uint64_t BytesKept() const {
+    return record_.ci.ci_uncompressed_size + (inlined_used_ ? DigestBytes() : 0) + UnitBytes();
+  }
+
+  Result<std::shared_ptr<const storage::BlobMap>> LoadUnlimited(const Context& ctx) {
     auto map = LoadOnce(ctx);
     if (!map && map.error().code() == Code::kDataLoss && used_saved_) {
       log::Warn("saved parts of a blob are not usable, reading it again",
@@ -62,16 +117,11 @@ class Loader {
     return map;
   }
 
- private:
   Result<std::shared_ptr<const storage::BlobMap>> LoadOnce(const Context& ctx) {
     DAVIT_TRY_ASSIGN(auto digests, metadata_.Digests(blob_));
     if (auto local = LoadLocal(ctx, digests)) return *local;
     std::string array;
     if (record_.ci.chunk_count > 0) {
-      if (record_.ci.ci_compressed_size > kMaxCiBytes) {
-        return Error(Code::kDataLoss, fmt::format("blob {}: {} bytes of chunk info",
-                                                  record_.id.value, record_.ci.ci_compressed_size));
-      }
       DAVIT_TRY_ASSIGN(const std::string stored,
                        ReadRange(ctx, {record_.ci.ci_offset,
                                        record_.ci.ci_compressed_size + storage::kCiHeaderSize}));
@@ -86,7 +136,9 @@ class Loader {
       const Context& ctx, const std::shared_ptr<const ChunkDigests>& digests) {
     const std::string path = directory_ + "/" + record_.id.value + std::string(kBlobMetaSuffix);
     const auto load = [&]() -> Result<std::shared_ptr<const storage::BlobMap>> {
-      DAVIT_TRY_ASSIGN(std::string file, ReadFile(path, kMaxCiBytes + storage::kCiHeaderSize * 2));
+      const std::uint64_t most =
+          AlignUp(record_.ci.ci_uncompressed_size, storage::kCiHeaderSize) + storage::kCiHeaderSize;
+      DAVIT_TRY_ASSIGN(std::string file, ReadFile(path, most));
       DAVIT_TRY_ASSIGN(std::string array, storage::DecodeLocalCi(AsBytes(file), record_.ci));
       file = {};
       return Make(ctx, std::move(array), digests);
@@ -111,6 +163,7 @@ class Loader {
       }
       if (inlined) {
         digests = std::make_shared<CompletedDigests>(std::move(digests), *std::move(inlined));
+        inlined_used_ = true;
       } else if (damaged) {
         degraded_ = true;
         // Chunks that the image uses are in its chunk table; only others stay without a digest.
@@ -215,6 +268,8 @@ class Loader {
   const BlobRecord& record_;
   storage::BlobSource& source_;
   const std::string& directory_;
+  TableMemory& memory_;
+  bool inlined_used_ = false;
   bool trust_saved_ = true;
   bool used_saved_ = false;
   bool degraded_ = false;  // something of the blob was damaged and is not used
@@ -225,14 +280,15 @@ class Loader {
 
 std::function<Result<std::shared_ptr<const storage::BlobMap>>(const Context&)> MapLoader(
     std::shared_ptr<const Metadata> metadata, std::uint32_t blob,
-    std::shared_ptr<storage::BlobSource> source, std::string directory) {
+    std::shared_ptr<storage::BlobSource> source, std::string directory,
+    std::shared_ptr<TableMemory> memory) {
   return [metadata = std::move(metadata), blob, source = std::move(source),
-          directory = std::move(directory)](
+          directory = std::move(directory), memory = std::move(memory)](
              const Context& ctx) -> Result<std::shared_ptr<const storage::BlobMap>> {
     if (blob >= metadata->blobs().size()) {
       return Error(Code::kNotFound, fmt::format("the image has no blob {}", blob));
     }
-    auto map = Loader(*metadata, blob, *source, directory).Load(ctx);
+    auto map = Loader(*metadata, blob, *source, directory, *memory).Load(ctx);
     if (!map) {
       return std::move(map).error().WithContext("chunk info of " + source->Describe());
     }

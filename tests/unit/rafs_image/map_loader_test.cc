@@ -114,6 +114,41 @@ class MapLoaderTest : public ::testing::Test {
   std::shared_ptr<FakeSource> source_;
 };
 
+// A table takes its share of the process's memory before it is read, and keeps what it needs.
+TEST_F(MapLoaderTest, TablesHaveOneBudget) {
+  Open(1);
+  const auto load = [&](const std::shared_ptr<TableMemory>& memory) {
+    return MapLoader(metadata_, 0, source_, dir_.path(), memory)({});
+  };
+  const auto refused =
+      load(std::make_shared<TableMemory>(TableMemory::Options{.limit_bytes = 100}));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code(), Code::kResourceExhausted);
+  EXPECT_NE(refused.error().message().find(RawImage::BlobIdOf(0)), std::string::npos);
+  EXPECT_TRUE(source_->requests.empty());  // before anything is fetched
+
+  const auto memory = std::make_shared<TableMemory>(
+      TableMemory::Options{.limit_bytes = 20'000, .patience = std::chrono::milliseconds(1)});
+  auto map = load(memory);
+  ASSERT_TRUE(map.ok()) << map.error().ToString();
+  EXPECT_EQ(memory->used(), array_.size() + kChunks * 32);
+  ExpectVerifies(**map, kChunks);
+  const auto others = memory->Take({}, 12'000, "others");
+  ASSERT_TRUE(others.ok());
+  EXPECT_EQ(load(memory).error().code(), Code::kResourceExhausted);
+  map = Error(Code::kNotFound, "gone");
+  EXPECT_EQ(memory->used(), 12'000U);
+}
+
+// A file beside the bootstrap comes from the image, too.
+TEST_F(MapLoaderTest, ALocalFileOfAnotherSizeIsNotReadIntoMemory) {
+  Open(kChunks);
+  ASSERT_TRUE(WriteFileAtomic(LocalPath(), AsBytes(std::string("x"))).ok());
+  ASSERT_EQ(::truncate(LocalPath().c_str(), 1LL << 40), 0);
+  ASSERT_TRUE(Load().ok());
+  EXPECT_EQ(source_->requests.size(), 1U);
+}
+
 TEST_F(MapLoaderTest, OneRangedReadOfTheBlob) {
   Open(kChunks);
   const auto map = Load();
