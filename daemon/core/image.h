@@ -38,7 +38,7 @@ class Image {
   virtual storage::BlobProgress progress() const = 0;
   /// Fetches everything in the background. `on_complete` runs once on some thread when all is
   /// local (at once when it is already), unless this object is gone before.
-  virtual Status Fill(std::function<void()> on_complete) = 0;
+  virtual Status Fill(std::function<void()> on_complete, storage::FillStart start) = 0;
   /// Fetches what the image's author listed; returns when it is local.
   virtual Status FetchListed(const Context& ctx) = 0;
   /// Starts to fetch files and directories in the background; kNotFound names a wrong path.

@@ -34,10 +34,12 @@ class ImageUse final : public Image {
     return shared_->filesystem();
   }
   storage::BlobProgress progress() const override { return shared_->progress(); }
-  Status Fill(std::function<void()> on_complete) override {
-    return shared_->Fill([alive = std::weak_ptr<int>(alive_), done = std::move(on_complete)] {
-      if (const auto held = alive.lock()) done();
-    });
+  Status Fill(std::function<void()> on_complete, storage::FillStart start) override {
+    return shared_->Fill(
+        [alive = std::weak_ptr<int>(alive_), done = std::move(on_complete)] {
+          if (const auto held = alive.lock()) done();
+        },
+        start);
   }
   Status FetchListed(const Context& ctx) override { return shared_->FetchListed(ctx); }
   Status Prefetch(const std::vector<std::string>& paths) override {

@@ -110,14 +110,18 @@ void MountService::AfterMounted(const EntryPtr& entry) {
     if (!submitted) Fail(entry, submitted.error());
   }
   if (!fill) return;
-  const Status filling =
-      image->Fill([weak = weak_from_this(), weak_entry = std::weak_ptr<Entry>(entry)] {
+  // Who waits for all of it reads nothing before.
+  const auto start =
+      ready == api::Ready::kComplete ? storage::FillStart::kAtOnce : storage::FillStart::kWhenQuiet;
+  const Status filling = image->Fill(
+      [weak = weak_from_this(), weak_entry = std::weak_ptr<Entry>(entry)] {
         const auto self = weak.lock();
         const auto filled = weak_entry.lock();
         if (self == nullptr || filled == nullptr) return;
         self->parts_.events.Add("complete", filled->request.id, "the whole image is local");
         self->Reached(filled, api::Ready::kComplete);
-      });
+      },
+      start);
   if (filling) return;
   log::Warn("cannot fetch the rest of the image", {{"error", filling.error()}});
   if (ready == api::Ready::kComplete) Fail(entry, filling.error());

@@ -81,7 +81,7 @@ void SharedImage::BlobComplete(const std::shared_ptr<FillState>& state) {
   for (const auto& listener : listeners) listener();
 }
 
-Status SharedImage::Fill(std::function<void()> on_complete) {
+Status SharedImage::Fill(std::function<void()> on_complete, storage::FillStart start) {
   const auto count = static_cast<std::uint32_t>(metadata().blobs().size());
   std::vector<std::shared_ptr<storage::CachedBlob>> blobs;
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -104,7 +104,12 @@ Status SharedImage::Fill(std::function<void()> on_complete) {
     on_complete();
     return {};
   }
-  if (!first) return {};
+  if (!first) {
+    if (start == storage::FillStart::kAtOnce) {
+      for (const auto& blob : blobs) cache_.Fill(blob, nullptr, start);
+    }
+    return {};
+  }
   // What the image's author listed goes first.
   auto listed = ListedRanges();
   const Status started = listed ? StartPrefetch(*fs_, cache_, *listed) : listed.error();
@@ -113,7 +118,7 @@ Status SharedImage::Fill(std::function<void()> on_complete) {
               {{"image", manifest_digest_}, {"error", started.error()}});
   }
   for (const auto& blob : blobs) {
-    cache_.Fill(blob, [state = fill_] { BlobComplete(state); });
+    cache_.Fill(blob, [state = fill_] { BlobComplete(state); }, start);
   }
   return {};
 }

@@ -33,8 +33,9 @@ class SharedImage {
   std::shared_ptr<const rafs::Filesystem> filesystem() const { return fs_; }
   storage::BlobProgress progress() const;
 
-  /// Starts the background fill at the first call; `on_complete` runs when all is local.
-  Status Fill(std::function<void()> on_complete);
+  /// Starts the background fill at the first call, and hastens it at a later one that wants it at
+  /// once; `on_complete` runs when all is local.
+  Status Fill(std::function<void()> on_complete, storage::FillStart start);
   Status FetchListed(const Context& ctx);
   /// What reading the metadata has touched stops counting as memory until it is wanted again.
   void ReleasePages() const;

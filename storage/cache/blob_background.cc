@@ -23,13 +23,20 @@ void BlobCore::Prefetch(std::vector<ByteRange> ranges, Cause cause) {
   Pump();
 }
 
-void BlobCore::Fill(std::function<void()> on_complete) {
+void BlobCore::Fill(std::function<void()> on_complete, FillStart start) {
   {
     MutexLock lock(mutex_);
     background_.skipped.clear();
     if (!background_.fill_asked_at) background_.fill_asked_at = std::chrono::steady_clock::now();
     if (on_complete) background_.on_complete.push_back(std::move(on_complete));
+    if (start == FillStart::kAtOnce) {
+      background_.at_once = true;
+      for (const auto& [unit, flight] : flights_) {
+        if (flight->fill_asked_at) flight->at_once.request_stop();
+      }
+    }
   }
+  if (start == FillStart::kAtOnce) env_.fetch.Wake();
   Pump();
   // It may be complete already.
   env_.wake_maintenance();
@@ -41,7 +48,7 @@ void BlobCore::StopBackground() {
     MutexLock lock(mutex_);
     background_.ranges.clear();
     background_.fill_asked_at.reset();
-    background_.filled = false;
+    background_.filled = background_.at_once = false;
     background_.on_complete.clear();
     background_.stop.request_stop();
     background_.stop = std::stop_source();
@@ -91,8 +98,7 @@ FlightPtr BlobCore::NextOfFill(LoadedMap& loaded) {
                              std::min(kAccessRequest, env_.options.max_request_bytes),
                              env_.options.merge_gap_bytes / 4);
     flight->background_slot = true;
-    flight->fill_asked_at = background_.fill_asked_at;
-    return flight;
+    return OfFill(std::move(flight));
   }
   // Ahead of the last reader: what it wants next is then on its way already.
   if (read_ahead_.last_position() != background_.seen_position) {
@@ -103,8 +109,14 @@ FlightPtr BlobCore::NextOfFill(LoadedMap& loaded) {
   if (!flight) flight = FromUnit(loaded, 0, background_.cursor, Cause::kBackfill);
   if (flight) {
     background_.cursor = flight->last;
-    flight->fill_asked_at = background_.fill_asked_at;
+    return OfFill(std::move(flight));
   }
+  return nullptr;
+}
+
+FlightPtr BlobCore::OfFill(FlightPtr flight) {
+  flight->fill_asked_at = background_.fill_asked_at;
+  if (background_.at_once) flight->at_once.request_stop();
   return flight;
 }
 
@@ -239,6 +251,7 @@ std::vector<std::function<void()>> BlobCore::TakeCompletions() {
   if (!dirty_.empty()) return {};
   if (background_.fill_asked_at) background_.filled = true;
   background_.fill_asked_at.reset();
+  background_.at_once = false;
   return std::exchange(background_.on_complete, {});
 }
 

@@ -71,7 +71,8 @@ class BlobCacheImpl final : public BlobCache {
   Result<std::shared_ptr<CachedBlob>> OpenBlob(const BlobSpec& spec) override;
   void Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vector<ByteRange> ranges,
                 Cause cause) override;
-  void Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete) override;
+  void Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete,
+            FillStart start) override;
   void StopBackground(const BlobId& id) override;
   Result<std::uint64_t> Evict(std::uint64_t bytes) override;
   Status Remove(const BlobId& id) override;
@@ -269,9 +270,9 @@ void BlobCacheImpl::Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vecto
   if (const auto core = CoreOf(blob->id())) core->Prefetch(std::move(ranges), cause);
 }
 
-void BlobCacheImpl::Fill(const std::shared_ptr<CachedBlob>& blob,
-                         std::function<void()> on_complete) {
-  if (const auto core = CoreOf(blob->id())) core->Fill(std::move(on_complete));
+void BlobCacheImpl::Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete,
+                         FillStart start) {
+  if (const auto core = CoreOf(blob->id())) core->Fill(std::move(on_complete), start);
 }
 
 void BlobCacheImpl::StopBackground(const BlobId& id) {

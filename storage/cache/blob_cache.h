@@ -37,6 +37,12 @@ struct BlobProgress {
   bool complete = false;
 };
 
+/// When a fill begins.
+enum class FillStart {
+  kWhenQuiet,  // not before the readers that follow a mount are served; see quiet_period
+  kAtOnce,     // somebody waits until everything is here
+};
+
 /// One blob in use; keeps it from being forgotten (its chunks may still be evicted and fetched
 /// again). Thread-safe.
 class CachedBlob {
@@ -118,7 +124,12 @@ class BlobCache {
                         Cause cause) = 0;
   /// Fetches everything that is missing, recorded accesses first, in the background, until the
   /// blob is complete or no longer in use. `on_complete` runs once on a thread of the cache.
-  virtual void Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete) = 0;
+  /// Asked for again with kAtOnce, what waits goes on.
+  virtual void Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete,
+                    FillStart start) = 0;
+  void Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete) {
+    Fill(blob, std::move(on_complete), FillStart::kWhenQuiet);
+  }
   /// Stops background work for the blob (unmount).
   virtual void StopBackground(const BlobId& id) = 0;
   /// Frees at least `bytes` if it can, least recently used first, never under a running read;

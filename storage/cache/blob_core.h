@@ -116,7 +116,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
 
   // Background work (blob_background.cc).
   void Prefetch(std::vector<ByteRange> ranges, Cause cause);
-  void Fill(std::function<void()> on_complete);
+  void Fill(std::function<void()> on_complete, FillStart start);
   void StopBackground();
   /// Goes on with background work when it is time.
   void Pump();
@@ -180,6 +180,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   struct Background {
     std::deque<std::pair<ByteRange, Cause>> ranges;
     std::optional<TimePoint> fill_asked_at;  // everything is wanted, since then
+    bool at_once = false;                    // somebody waits until everything is here
     bool filled = false;                     // it was all here, and is to stay so
     bool loading = false;
     int running = 0;
@@ -195,6 +196,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   FlightPtr NextBackground(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);
   FlightPtr NextOfRanges(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);
   FlightPtr NextOfFill(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);
+  FlightPtr OfFill(FlightPtr flight) DAVIT_REQUIRES(mutex_);
   FlightPtr FromUnit(LoadedMap& loaded, std::uint32_t first, std::uint32_t last, Cause cause)
       DAVIT_REQUIRES(mutex_);
   static std::int64_t UnitDiskSize(const LoadedMap& loaded, std::uint32_t unit);

@@ -162,7 +162,8 @@ void BlobCore::Launch(const FlightPtr& flight) {
                                    .host = SourcesFor(*flight).front()->Host(),
                                    .hurry = flight->hurry.get_token(),
                                    .run = [flight] { RunFlight(flight); },
-                                   .fill_asked_at = flight->fill_asked_at});
+                                   .fill_asked_at = flight->fill_asked_at,
+                                   .at_once = flight->at_once.get_token()});
 }
 
 Status BlobCore::EnsureStep(const Context& ctx, const BlobUser& user, LoadedMap& loaded,

@@ -18,7 +18,7 @@ bool IsBackground(Cause cause) { return cause == Cause::kPrefetch || cause == Ca
 }  // namespace
 
 TimePoint FetchPool::QuietAt(const Job& job) const {
-  if (!job.fill_asked_at) return {};
+  if (!job.fill_asked_at || job.at_once.stop_requested()) return {};
   const TimePoint latest = *job.fill_asked_at + options_.quiet_window;
   if (demand_ > 0) return latest;
   return std::min(latest, std::max(last_demand_, *job.fill_asked_at) + options_.quiet_period);
@@ -81,6 +81,12 @@ void FetchPool::Poke() {
   last_demand_ = Now();
   StartThreadIfNeeded();
   changed_.NotifyOne();
+}
+
+void FetchPool::Wake() {
+  MutexLock lock(mutex_);
+  StartThreadIfNeeded();
+  changed_.NotifyAll();
 }
 
 void FetchPool::Run() {

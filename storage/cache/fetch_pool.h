@@ -35,6 +35,7 @@ class FetchPool {
     std::stop_token hurry;  // a stop request makes it kDemand; call Poke() afterwards
     std::move_only_function<void()> run;
     std::optional<TimePoint> fill_asked_at{};
+    std::stop_token at_once{};  // a stop request ends the wait for quiet; call Wake() afterwards
   };
 
   explicit FetchPool(const Options& options) : options_(options) {}
@@ -47,6 +48,8 @@ class FetchPool {
   void Submit(Job job);
   /// A job's urgency changed.
   void Poke();
+  /// A job need not wait for quiet any more.
+  void Wake();
   /// Runs what is queued, joins.
   void Shutdown();
 

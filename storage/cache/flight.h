@@ -32,8 +32,9 @@ struct Flight : std::enable_shared_from_this<Flight> {
   std::optional<TimePoint> fill_asked_at;  // of a fill
   bool background_slot = false;            // counts in the blob's background work
 
-  std::stop_source hurry;  // somebody waits
-  std::stop_source stop;   // nobody wants it any more
+  std::stop_source hurry;    // somebody waits
+  std::stop_source at_once;  // a fill that does not wait until readers are quiet
+  std::stop_source stop;     // nobody wants it any more
   // -----
   CondVar changed;  // a unit came or failed
   std::map<std::uint32_t, Error> failed;

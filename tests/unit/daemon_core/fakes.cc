@@ -16,8 +16,9 @@ class FakeImages::FakeImage final : public daemon::Image {
   const std::string& platform() const override { return platform_; }
   std::shared_ptr<const rafs::Filesystem> filesystem() const override { return nullptr; }
   storage::BlobProgress progress() const override { return {10, 20, false}; }
-  Status Fill(std::function<void()> on_complete) override {
+  Status Fill(std::function<void()> on_complete, storage::FillStart start) override {
     const MutexLock lock(owner_.mutex_);
+    owner_.last_start_ = start;
     owner_.fills_.push_back(std::move(on_complete));
     owner_.changed_.NotifyAll();
     return {};

@@ -52,6 +52,10 @@ class FakeImages final : public daemon::ImageProvider {
   void CompleteFills();
   void SetDigest(std::string digest);
   std::vector<daemon::ImageRequest> requests() const;
+  storage::FillStart last_start() const {
+    const MutexLock lock(mutex_);
+    return last_start_;
+  }
   std::set<std::string> last_needed() const;
   int open_images() const { return open_images_.load(); }
   int prefetches() const { return prefetches_.load(); }
@@ -75,6 +79,7 @@ class FakeImages final : public daemon::ImageProvider {
   std::string digest_ DAVIT_GUARDED_BY(mutex_) = "sha256:" + std::string(64, 'a');
   std::vector<daemon::ImageRequest> requests_ DAVIT_GUARDED_BY(mutex_);
   std::set<std::string> needed_ DAVIT_GUARDED_BY(mutex_);
+  storage::FillStart last_start_ DAVIT_GUARDED_BY(mutex_) = storage::FillStart::kWhenQuiet;
   std::vector<std::function<void()>> fills_ DAVIT_GUARDED_BY(mutex_);
   std::atomic<int> open_images_{0};
   std::atomic<int> prefetches_{0};

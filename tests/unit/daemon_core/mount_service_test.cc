@@ -205,6 +205,7 @@ TEST_F(MountServiceTest, ReadyCompleteWaitsForTheFill) {
   images.CompleteFills();
   EXPECT_TRUE(Await("m", "mounted"));
   EXPECT_EQ(service->Mount(request, Duration::zero())->state, "mounted");
+  EXPECT_EQ(images.last_start(), storage::FillStart::kAtOnce);
 }
 
 TEST_F(MountServiceTest, UnmountDoesNotWaitForTheFill) {
@@ -237,6 +238,7 @@ TEST_F(MountServiceTest, AMountedOneCanBeAskedForMore) {
   images.CompleteFills();
   EXPECT_TRUE(Await("m", "mounted"));
   EXPECT_EQ(mounter.started(), 1);
+  EXPECT_EQ(images.last_start(), storage::FillStart::kAtOnce);
 }
 
 TEST_F(MountServiceTest, RestartKeepsPlaceAndDigest) {

@@ -63,6 +63,23 @@ TEST(FetchPool, FillWaitsInTheBeginningOnly) {
   end.count_down();
 }
 
+TEST(FetchPool, AFillThatIsWantedAtOnceDoesNotWait) {
+  FetchPool pool({.threads_per_host = 4,
+                  .quiet_period = milliseconds(60'000),
+                  .quiet_window = milliseconds(60'000)});
+  std::latch filled(2);
+  std::stop_source first, second;
+  for (const std::stop_source& at_once : {first, second}) {
+    FetchPool::Job job = JobOf(Cause::kBackfill, [&] { filled.count_down(); });
+    job.at_once = at_once.get_token();
+    if (at_once == first) first.request_stop();
+    pool.Submit(std::move(job));
+  }
+  second.request_stop();  // what waits already goes on, too
+  pool.Wake();
+  filled.wait();
+}
+
 TEST(FetchPool, AReaderWhoNeedsItEndsTheWait) {
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(60'000),
