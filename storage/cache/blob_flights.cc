@@ -258,6 +258,8 @@ void BlobCore::Publish(Flight& flight, std::span<const std::uint32_t> units) {
       if (found != flights_.end() && found->second.get() == &flight) flights_.erase(found);
       ReturnRoom(flight, unit);
     }
+    // Only what has arrived is a success: what is damaged or cannot be written arrives, too.
+    if (flight.background_slot && fresh != 0) background_.retry_delay = {};
     ready_bytes_.fetch_add(bytes);
     complete = fresh != 0 && ready_chunks_.fetch_add(fresh) + fresh == loaded.map->chunk_count();
     Account(static_cast<std::int64_t>(disk_bytes));
@@ -268,6 +270,11 @@ void BlobCore::Publish(Flight& flight, std::span<const std::uint32_t> units) {
 
 void BlobCore::Fail(Flight& flight, std::span<const std::uint32_t> units, const Error& error) {
   MutexLock lock(mutex_);
+  // The disk refuses it: fetching it again at once would only load the registry.
+  if (flight.background_slot && error.code() != Code::kDataLoss &&
+      error.code() != Code::kCancelled && env_.clock.Now() >= background_.retry_at) {
+    ScheduleRetry();
+  }
   for (const std::uint32_t unit : units) {
     const auto found = flights_.find(unit);
     if (found == flights_.end() || found->second.get() != &flight) continue;
