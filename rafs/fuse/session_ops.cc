@@ -5,6 +5,7 @@
 
 #include <fuse_lowlevel.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -101,13 +102,18 @@ void Guard(Call& call, const Handler& handler) noexcept {
   }
 }
 
-struct stat ToStat(const Attributes& a) {
+struct stat ToStat(const Core& core, const Attributes& a) {
   struct stat st{};
   st.st_ino = a.id.value;
   st.st_mode = a.mode;
   st.st_nlink = a.nlink;
   st.st_uid = a.uid;
   st.st_gid = a.gid;
+  if (!core.fs->metadata().info().explicit_uid_gid) {
+    // The image does not say whose its files are: they are the mounter's.
+    st.st_uid = ::geteuid();
+    st.st_gid = ::getegid();
+  }
   st.st_rdev = a.rdev;
   st.st_size = static_cast<off_t>(a.size);
   st.st_blksize = 4096;
@@ -121,7 +127,7 @@ struct stat ToStat(const Attributes& a) {
 fuse_entry_param ToEntry(const Core& core, const Attributes& attributes) {
   fuse_entry_param entry{};
   entry.ino = core.nodes.ToNode(attributes.id);
-  entry.attr = ToStat(attributes);
+  entry.attr = ToStat(core, attributes);
   entry.attr_timeout = kForEver;
   entry.entry_timeout = kForEver;
   return entry;
@@ -154,7 +160,7 @@ void OnGetattr(fuse_req_t req, fuse_ino_t node, fuse_file_info*) {
   Guard(call, [&] {
     const auto attributes = call.metadata().Stat(call.inode());
     if (!attributes) return call.Fail(attributes.error());
-    const struct stat st = ToStat(*attributes);
+    const struct stat st = ToStat(call.core(), *attributes);
     fuse_reply_attr(call.Reply(), &st, kForEver);
   });
 }

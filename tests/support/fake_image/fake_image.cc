@@ -24,11 +24,13 @@ using Inodes = std::map<std::uint64_t, Inode>;
 
 class FakeMetadata : public rafs::Metadata {
  public:
-  FakeMetadata(Inodes inodes, std::uint64_t root, bool has_xattrs, std::uint64_t blob_size)
+  FakeMetadata(Inodes inodes, std::uint64_t root, bool has_xattrs, bool has_owners,
+               std::uint64_t blob_size)
       : inodes_(std::move(inodes)), root_(root) {
     info_.version = "v6";
     info_.inodes = inodes_.size();
     info_.has_xattrs = has_xattrs;
+    info_.explicit_uid_gid = has_owners;
     blobs_.resize(1);
     blobs_[0].id.value = std::string(64, 'b');
     blobs_[0].ci.uncompressed_size = blob_size;
@@ -158,6 +160,7 @@ struct FakeImage::State {
   std::uint64_t next = 0;
   std::string content;
   bool has_xattrs = false;
+  bool has_owners = true;
   std::shared_ptr<FakeBlob> blob;
   std::atomic<int> opens{0};
   Mutex mutex;
@@ -277,6 +280,8 @@ void FakeImage::Owner(const std::string& path, std::uint32_t uid, std::uint32_t 
   attributes.gid = gid;
 }
 
+void FakeImage::HasOwners(bool has_owners) { state_->has_owners = has_owners; }
+
 void FakeImage::NextInode(std::uint64_t number) { state_->next = number; }
 
 void FakeImage::Damage(const std::string& path) {
@@ -291,7 +296,7 @@ std::unique_ptr<rafs::Metadata> FakeImage::TakeMetadata() {
     state_->blob = std::make_shared<FakeBlob>(state_->content);
   }
   return std::make_unique<FakeMetadata>(std::move(state_->inodes), state_->root, state_->has_xattrs,
-                                        state_->blob->size());
+                                        state_->has_owners, state_->blob->size());
 }
 
 std::shared_ptr<rafs::Filesystem> FakeImage::TakeFilesystem() {

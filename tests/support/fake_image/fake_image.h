@@ -80,6 +80,8 @@ class FakeImage {
   void HardLink(const std::string& path, const std::string& existing);
   void Xattr(const std::string& path, const std::string& name, const std::string& value);
   void Owner(const std::string& path, std::uint32_t uid, std::uint32_t gid);
+  /// False: the image says that its inodes' owners mean nothing.
+  void HasOwners(bool has_owners);
   /// The next inode gets this number.
   void NextInode(std::uint64_t number);
   /// Stat and Extents of the inode report damage.

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -80,6 +81,29 @@ TEST_F(ProtocolTest, NamesAndAttributesAreForEver) {
   const auto reply = kernel_.Call(FUSE_GETATTR, 1, FakeFuse::Body(in));
   EXPECT_EQ(reply.As<fuse_attr_out>().attr.ino, 36U);
   EXPECT_EQ(kernel_.Call(FUSE_GETATTR, 0x123456789, FakeFuse::Body(in)).error, EIO);
+}
+
+TEST_F(ProtocolTest, FilesOfAnImageWithoutOwnersAreTheMounters) {
+  for (const bool owners : {true, false}) {
+    FakeImage image;
+    image.Dir("d");
+    image.File("d/f", "abc");
+    image.Owner("d/f", 12'345, 54'321);
+    image.HasOwners(owners);
+    FakeFuse kernel;
+    auto session =
+        FuseSession::StartOnSocket(image.TakeFilesystem(), options_, kernel.TakeServerEnd());
+    ASSERT_TRUE(session.ok()) << session.error().ToString();
+    kernel.Init();
+    const auto dir = kernel.Call(FUSE_LOOKUP, 1, FakeFuse::Name("d")).As<fuse_entry_out>();
+    const auto file =
+        kernel.Call(FUSE_LOOKUP, dir.nodeid, FakeFuse::Name("f")).As<fuse_entry_out>();
+    EXPECT_EQ(file.attr.uid, owners ? 12'345 : ::geteuid());
+    EXPECT_EQ(file.attr.gid, owners ? 54'321 : ::getegid());
+    const auto attributes =
+        kernel.Call(FUSE_GETATTR, file.nodeid, FakeFuse::Body(fuse_getattr_in{}));
+    EXPECT_EQ(attributes.As<fuse_attr_out>().attr.uid, owners ? 12'345 : ::geteuid());
+  }
 }
 
 TEST_F(ProtocolTest, OpensAreSwitchedOff) {
