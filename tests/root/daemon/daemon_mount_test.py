@@ -432,6 +432,14 @@ class CommandLineTest(unittest.TestCase):
         self.assertIn("/nowhere", refused.stderr)
         pid = json.loads(self.run_davit("info", "--output", "json").stdout)["pid"]
         self.addCleanup(lambda: os.path.exists(f"/proc/{pid}") and os.kill(pid, signal.SIGTERM))
+        # Whoever comes later sees it, too; and it is in nobody's way.
+        listed = self.run_davit("ps").stdout
+        self.assertRegex(listed, r"(?m)^\S+ +failed .*oci:/nowhere:x$")
+        self.assertRegex(listed, r"(?m)^    .*/nowhere")
+        self.run_davit("mount", self.image, self.point)
+        self.assertEqual(read(self.point + "/etc/hello"), b"hello\n")
+        self.assertNotIn("failed", self.run_davit("ps").stdout)
+        self.run_davit("umount", self.point)
         refused = self.run_davit("mount", self.image, self.dir + "/missing", ok=False)
         self.assertEqual(refused.returncode, 1)
         self.assertIn(self.dir + "/missing", refused.stderr)

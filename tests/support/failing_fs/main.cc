@@ -3,8 +3,8 @@
 //
 // usage: failing-fs DIRECTORY MOUNTPOINT SWITCHES
 // SWITCHES is a file outside of both; it is looked at before every operation. A line of it is
-// "OPERATION ERRNO", for example "write 5"; operations: read, read_unwritten (of files that were not
-// written to while the switch is on), write, sync, truncate, punch, open_write, create, unlink,
+// "OPERATION ERRNO", for example "write 5"; operations: read, read_unwritten (of files that were
+// not written to while the switch is on), write, sync, truncate, punch, open_write, create, unlink,
 // rename, mkdir. Without the file all is well. Ends with the unmount.
 
 #define FUSE_USE_VERSION 31

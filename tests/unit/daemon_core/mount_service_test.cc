@@ -165,6 +165,8 @@ TEST_F(MountServiceTest, AFailureLeavesNothingButItsReason) {
   EXPECT_EQ(failed.error().code(), Code::kUnauthenticated);
   EXPECT_EQ(service->Get("m")->state, "failed");
   EXPECT_EQ(service->Get("m")->error_code, "unauthenticated");
+  ASSERT_EQ(service->List().size(), 1U);  // where somebody who comes later looks
+  EXPECT_EQ(service->List()[0].error, "registry: 401 (log in)");
   EXPECT_TRUE(ListDirectory(dir.path() + "/mounts")->empty());
   images.FailWith(std::nullopt);
   mounter.FailWith(Error(Code::kNotFound, "no such directory"));
@@ -172,6 +174,12 @@ TEST_F(MountServiceTest, AFailureLeavesNothingButItsReason) {
   EXPECT_TRUE(ListDirectory(dir.path() + "/mounts")->empty());
   EXPECT_EQ(images.open_images(), 0);
   mounter.FailWith(std::nullopt);
+  EXPECT_EQ(service->Mount(Request(), kPatience)->state, "mounted");  // at once, by the same id
+  EXPECT_TRUE(service->Get("m")->error.empty());
+  EXPECT_TRUE(*service->Unmount("m", false, kPatience));
+  images.FailWith(Error(Code::kNotFound, "no"));
+  ASSERT_FALSE(service->Mount(Request(), kPatience).ok());
+  images.FailWith(std::nullopt);
   api::MountRequest other = Request();  // a failed one may be asked for otherwise
   other.source = "registry/app:v2";
   EXPECT_EQ(service->Mount(other, kPatience)->state, "mounted");
