@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <charconv>
 #include <nlohmann/json.hpp>
 #include <ostream>
@@ -89,28 +90,34 @@ namespace {
 struct LocalFlags {
   std::string source, output, type = "auto", whiteouts = "oci", format = "text";
   std::vector<std::string> bootstraps;
-  bool inline_bootstrap = false, no_toc = false;
+  bool inline_bootstrap = false, no_toc = false, quiet = false;
   BuildFlags build;
 };
 
 /// A file or standard input as a stream.
 class FdStream final : public codec::ByteStream {
  public:
-  explicit FdStream(UniqueFd fd) : fd_(std::move(fd)) {}
+  FdStream(UniqueFd fd, std::shared_ptr<std::atomic<std::uint64_t>> count)
+      : fd_(std::move(fd)), count_(std::move(count)) {}
   Result<std::size_t> Read(MutableBytes out) override {
     while (true) {
       const ssize_t n = ::read(fd_.get(), out.data(), out.size());
-      if (n >= 0) return static_cast<std::size_t>(n);
+      if (n >= 0) {
+        *count_ += static_cast<std::uint64_t>(n);
+        return static_cast<std::size_t>(n);
+      }
       if (errno != EINTR) return Error::FromErrno(errno, "read the archive");
     }
   }
 
  private:
   UniqueFd fd_;
+  std::shared_ptr<std::atomic<std::uint64_t>> count_;  // decoders read on their own threads
 };
 
 Result<rafs::Tree> BuildSource(const Context& ctx, const LocalFlags& flags,
-                               const rafs::BuildOptions& options, rafs::BlobSet& blobs) {
+                               const rafs::BuildOptions& options, rafs::BlobSet& blobs,
+                               Progress& bars) {
   bool directory = flags.type == "directory";
   if (flags.type == "auto" && flags.source != "-") {
     struct stat st{};
@@ -118,17 +125,24 @@ Result<rafs::Tree> BuildSource(const Context& ctx, const LocalFlags& flags,
       return Error::FromErrno(errno, "stat " + flags.source);
     directory = S_ISDIR(st.st_mode);
   }
-  if (directory)
-    return rafs::BuildDirectory(ctx, flags.source, options, flags.output, blobs, nullptr);
+  if (directory) {
+    return rafs::BuildDirectory(ctx, flags.source, options, flags.output, blobs, nullptr,
+                                [&](std::uint64_t bytes) { bars.Update("build", bytes, 0); });
+  }
   UniqueFd fd;
+  std::uint64_t total = 0;
   if (flags.source == "-") {
     fd.reset(::dup(STDIN_FILENO));
   } else {
     DAVIT_TRY_ASSIGN(fd, OpenFile(flags.source, O_RDONLY));
+    struct stat st{};
+    if (::fstat(fd.get(), &st) == 0) total = static_cast<std::uint64_t>(st.st_size);
   }
+  auto read = std::make_shared<std::atomic<std::uint64_t>>(0);
   DAVIT_TRY_ASSIGN(auto tar,
-                   codec::MakeDetectingDecoder(std::make_unique<FdStream>(std::move(fd))));
-  return rafs::BuildTar(ctx, std::move(tar), 0, options, flags.output, blobs, nullptr);
+                   codec::MakeDetectingDecoder(std::make_unique<FdStream>(std::move(fd), read)));
+  return rafs::BuildTar(ctx, std::move(tar), 0, options, flags.output, blobs, nullptr,
+                        [&](std::uint64_t) { bars.Update("build", *read, total); });
 }
 
 /// Writes the bootstrap, gives blobs their names, prints what there is.
@@ -174,7 +188,9 @@ Status Build(const LocalFlags& flags, Io& io) {
   DAVIT_TRY(MakeDirectories(flags.output, 0755));
   const SignalContext signals;
   rafs::BlobSet blobs;
-  auto built = BuildSource(signals.ctx(), flags, options, blobs);
+  Progress bars(io, flags.quiet || flags.format == "json");
+  auto built = BuildSource(signals.ctx(), flags, options, blobs, bars);
+  bars.Finish();
   if (!built.ok()) {
     Error error = std::move(built).error();
     // What is wrong is the source, not the words of the caller.
@@ -249,6 +265,7 @@ void RegisterBuild(CLI::App& app, Run& chosen) {
   command->add_option("--format", build->format, "Result as text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
+  command->add_flag("--quiet", build->quiet, "Neither bars nor lines about progress");
   AddBuildFlags(*command, build->build);
   command->callback([build, &chosen] {
     chosen = [build](Io& io) {

@@ -20,16 +20,28 @@ namespace {
 
 struct CheckFlags {
   std::string image, bootstrap, blob_dir, source, output, format = "text";
+  bool quiet = false;
   ImageAccessOptions access;
 };
 
-Result<rafs::CheckReport> Check(const CheckFlags& flags) {
+rafs::StepProgress StepBars(Progress& bars) {
+  return [&bars, last = std::string()](std::string_view step, std::uint64_t done,
+                                       std::uint64_t total) mutable {
+    if (step != last) bars.Remove(last);
+    last = step;
+    bars.Update(step, done, total);
+  };
+}
+
+Result<rafs::CheckReport> Check(const CheckFlags& flags, Io& io) {
+  Progress bars(io, flags.quiet || flags.format == "json");
+  const rafs::StepProgress progress = StepBars(bars);
   ImageAccess access(flags.access);
   const SignalContext signals;
   if (!flags.bootstrap.empty()) {
     DAVIT_TRY_ASSIGN(const OpenedImage image,
                      OpenImage(signals.ctx(), access, "", flags.bootstrap, flags.blob_dir));
-    return rafs::CheckBootstrap(signals.ctx(), *image.metadata, image.open_blob);
+    return rafs::CheckBootstrap(signals.ctx(), *image.metadata, image.open_blob, progress);
   }
   DAVIT_TRY_ASSIGN(const registry::Reference reference, registry::Reference::Parse(flags.image));
   DAVIT_TRY_ASSIGN(const auto repository, access.Open(reference));
@@ -42,11 +54,11 @@ Result<rafs::CheckReport> Check(const CheckFlags& flags) {
     source_tag = parsed.TagOrDigest();
   }
   return rafs::CheckImage(signals.ctx(), *repository, reference.TagOrDigest(), platform,
-                          source.get(), source_tag);
+                          source.get(), source_tag, progress);
 }
 
 int RunCheck(const CheckFlags& flags, Io& io) {
-  const auto report = Check(flags);
+  const auto report = Check(flags, io);
   if (!report.ok()) return Fail(io, report.error());
   if (flags.format == "json") {
     io.out << json::Dump({{"ok", report->problems.empty()},
@@ -67,7 +79,8 @@ int RunCheck(const CheckFlags& flags, Io& io) {
   return report->problems.empty() ? kExitOk : kExitFailure;
 }
 
-Status Unpack(const CheckFlags& flags) {
+Status Unpack(const CheckFlags& flags, Io& io) {
+  Progress bars(io, flags.quiet);
   ImageAccess access(flags.access);
   const SignalContext signals;
   DAVIT_TRY_ASSIGN(const OpenedImage image,
@@ -78,8 +91,9 @@ Status Unpack(const CheckFlags& flags) {
   } else {
     DAVIT_TRY_ASSIGN(fd, OpenFile(flags.output, O_WRONLY | O_CREAT | O_TRUNC, 0644));
   }
-  return rafs::UnpackImage(signals.ctx(), *image.metadata, image.open_blob,
-                           [&](Bytes data) { return WriteFull(fd.get(), data); });
+  return rafs::UnpackImage(
+      signals.ctx(), *image.metadata, image.open_blob,
+      [&](Bytes data) { return WriteFull(fd.get(), data); }, StepBars(bars));
 }
 
 void AddImageOptions(CLI::App& command, CheckFlags& flags) {
@@ -88,6 +102,7 @@ void AddImageOptions(CLI::App& command, CheckFlags& flags) {
   command.add_option("--bootstrap", flags.bootstrap, "A local bootstrap file instead of an image");
   command.add_option("--blob-dir", flags.blob_dir,
                      "Where the blobs of --bootstrap are, named by id");
+  command.add_flag("--quiet", flags.quiet, "Neither bars nor lines about progress");
   AddImageAccessOptions(command, flags.access, true);
 }
 
@@ -113,7 +128,7 @@ void RegisterCheck(CLI::App& app, Run& chosen) {
       ->required();
   unpacking->callback([unpack, &chosen] {
     chosen = [unpack](Io& io) {
-      const Status status = Unpack(*unpack);
+      const Status status = Unpack(*unpack, io);
       return status.ok() ? kExitOk : Fail(io, status.error());
     };
   });

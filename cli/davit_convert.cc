@@ -86,10 +86,11 @@ Result<rafs::ConvertReport> Convert(const ConvertFlags& flags, ConvertProgress& 
 }
 
 int RunConvert(const ConvertFlags& flags, Io& io) {
-  ConvertProgress progress(io, flags.quiet || flags.output == "json");
+  Progress bars(io, flags.quiet || flags.output == "json");
+  ConvertProgress progress(bars);
   const auto start = std::chrono::steady_clock::now();
   const auto report = Convert(flags, progress);
-  progress.Finish();
+  bars.Finish();
   if (!report.ok()) return Fail(io, report.error());
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -140,7 +141,7 @@ void RegisterConvert(CLI::App& app, Run& chosen) {
   command->add_option("--output", flags->output, "Result as text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
-  command->add_flag("--quiet", flags->quiet, "No progress");
+  command->add_flag("--quiet", flags->quiet, "Neither bars nor lines about progress");
   AddBuildFlags(*command, flags->build);
   AddImageAccessOptions(*command, flags->access, false);
   command->callback(

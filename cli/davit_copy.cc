@@ -5,6 +5,7 @@
 
 #include "cli/davit_app.h"
 #include "cli/image_access.h"
+#include "cli/progress.h"
 #include "common/base/fd.h"
 #include "rafs/convert/copy.h"
 
@@ -13,10 +14,11 @@ namespace {
 
 struct CopyFlags {
   std::string source, target;
+  bool quiet = false;
   ImageAccessOptions access;
 };
 
-Result<oci::Descriptor> Copy(const CopyFlags& flags) {
+Result<oci::Descriptor> Copy(const CopyFlags& flags, Io& io) {
   DAVIT_TRY_ASSIGN(const registry::Reference from, registry::Reference::Parse(flags.source));
   DAVIT_TRY_ASSIGN(const registry::Reference to, registry::Reference::Parse(flags.target));
   ImageAccess access(flags.access);
@@ -24,8 +26,9 @@ Result<oci::Descriptor> Copy(const CopyFlags& flags) {
   DAVIT_TRY_ASSIGN(const auto target, access.Open(to));
   DAVIT_TRY_ASSIGN(const TempDir work, TempDir::Create("davit-copy"));
   const SignalContext signals;
+  Progress bars(io, flags.quiet);
   return rafs::CopyImage(signals.ctx(), *source, from.TagOrDigest(), *target, to.TagOrDigest(),
-                         work.path());
+                         work.path(), ConvertProgress(bars));
 }
 
 }  // namespace
@@ -35,10 +38,11 @@ void RegisterCopy(CLI::App& app, Run& chosen) {
   CLI::App* command = app.add_subcommand("copy", "Copy an image, every platform of it, as it is");
   command->add_option("source", flags->source, "Image to read")->required();
   command->add_option("target", flags->target, "Image to write")->required();
+  command->add_flag("--quiet", flags->quiet, "Neither bars nor lines about progress");
   AddImageAccessOptions(*command, flags->access, false);
   command->callback([flags, &chosen] {
     chosen = [flags](Io& io) {
-      const auto copied = Copy(*flags);
+      const auto copied = Copy(*flags, io);
       if (!copied.ok()) return Fail(io, copied.error());
       io.out << flags->target << " " << copied->digest << "\n";
       return kExitOk;

@@ -1,9 +1,11 @@
 #pragma once
-// Progress of a conversion: one live line per layer on a terminal, plain lines in a log.
+// Progress of long commands on their error stream: redrawn bars on a terminal, plain lines in a
+// log.
 
 #include <chrono>
-#include <map>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "cli/command.h"
 #include "rafs/convert/convert.h"
@@ -13,22 +15,51 @@ namespace davit::cli {
 /// "1.5 GiB"; for people.
 std::string HumanBytes(std::uint64_t bytes);
 
-/// Not thread-safe: ConvertListener calls come one at a time.
-class ConvertProgress {
+/// One bar for each thing under way. Without a terminal a bar is a plain line every ten seconds.
+/// Not thread-safe.
+class Progress {
  public:
-  ConvertProgress(Io& io, bool quiet) : io_(io), quiet_(quiet) {}
-  void operator()(const rafs::ConvertEvent& event);
-  /// Ends the live line.
+  Progress(Io& io, bool quiet) : io_(io), quiet_(quiet) {}
+  ~Progress() { Finish(); }
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  /// `total` 0: nobody knows how much it will be.
+  void Update(std::string_view name, std::uint64_t done, std::uint64_t total);
+  void Remove(std::string_view name);
+  /// A line that stays, above the bars.
+  void Line(std::string_view text);
+  /// Removes all bars; may be called again.
   void Finish();
 
  private:
-  void Line(const std::string& text);
-  void Live(const std::string& text);
+  using TimePoint = std::chrono::steady_clock::time_point;
+  struct Bar {
+    std::string name;
+    std::uint64_t done = 0, total = 0;
+    TimePoint start;
+  };
+
+  void Draw();
+  std::string Erased();
+  std::string Render(const Bar& bar, std::size_t columns, TimePoint now) const;
 
   Io& io_;
   bool quiet_;
-  bool live_ = false;
-  std::chrono::steady_clock::time_point last_draw_{};
+  std::vector<Bar> bars_;
+  std::size_t drawn_ = 0;  // lines of bars on the screen
+  TimePoint last_draw_{};
+  TimePoint last_line_ = std::chrono::steady_clock::now();
+};
+
+/// What a conversion or copy says, as bars and lines.
+class ConvertProgress {
+ public:
+  explicit ConvertProgress(Progress& progress) : progress_(progress) {}
+  void operator()(const rafs::ConvertEvent& event);
+
+ private:
+  Progress& progress_;
 };
 
 }  // namespace davit::cli

@@ -16,8 +16,8 @@ constexpr std::size_t kMaxProblems = 100;
 
 class Checker {
  public:
-  Checker(const Metadata& metadata, const BlobOpener& open)
-      : metadata_(metadata), files_(metadata, open) {}
+  Checker(const Metadata& metadata, const BlobOpener& open, const StepProgress& progress)
+      : metadata_(metadata), files_(metadata, open), progress_(progress) {}
 
   Result<CheckReport> Run(const Context& ctx) {
     const Status walked = Walk(metadata_, metadata_.root(),
@@ -32,6 +32,7 @@ class Checker {
         return walked.error();
       Note("tree", walked);
     }
+    for (const BlobRecord& blob : metadata_.blobs()) total_ += blob.ci.uncompressed_size;
     for (std::uint32_t blob = 0; blob < metadata_.blobs().size(); ++blob) {
       DAVIT_TRY(CheckBlob(ctx, blob));
     }
@@ -71,6 +72,8 @@ class Checker {
     for (std::uint32_t chunk = 0; chunk < (*reader)->map().chunk_count(); ++chunk) {
       DAVIT_TRY(ctx.Check("check"));
       ++report_.chunks;
+      done_ += (*reader)->map().ChunkAt(chunk).size;
+      if (progress_) progress_("chunks", done_, total_);
       const auto data = (*reader)->Chunk(ctx, chunk);
       if (data.ok()) continue;
       if (data.error().code() == Code::kUnavailable || data.error().code() == Code::kCancelled)
@@ -119,14 +122,16 @@ class Checker {
   FileReader files_;
   CheckReport report_;
   std::map<std::uint64_t, std::uint64_t> regular_;
+  const StepProgress& progress_;
+  std::uint64_t done_ = 0, total_ = 0;
 };
 
 /// Compares a mounted-to-be tree with the source image's layers. Content is compared by chunk
 /// digests: the source is chunked again with the image's own parameters.
 class SourceComparison {
  public:
-  SourceComparison(const Metadata& metadata, CheckReport& report)
-      : metadata_(metadata), report_(report) {}
+  SourceComparison(const Metadata& metadata, CheckReport& report, const StepProgress& progress)
+      : metadata_(metadata), report_(report), progress_(progress) {}
 
   Status Run(const Context& ctx, registry::Repository& source, const SourceManifest& manifest) {
     DAVIT_TRY_ASSIGN(const TempDir work, TempDir::Create("davit-check"));
@@ -141,8 +146,13 @@ class SourceComparison {
       DAVIT_TRY(CheckLayerType(manifest.manifest.layers[i]));
       DAVIT_TRY_ASSIGN(auto tar, codec::MakeDetectingDecoder(
                                      StreamLayer(ctx, source, manifest.manifest.layers[i])));
-      DAVIT_TRY_ASSIGN(Tree layer, BuildTar(ctx, std::move(tar), static_cast<std::uint32_t>(i),
-                                            options, work.path(), blobs, nullptr));
+      const std::string step =
+          fmt::format("source layer {}/{}", i + 1, manifest.manifest.layers.size());
+      DAVIT_TRY_ASSIGN(Tree layer,
+                       BuildTar(ctx, std::move(tar), static_cast<std::uint32_t>(i), options,
+                                work.path(), blobs, nullptr, [&](std::uint64_t bytes) {
+                                  if (progress_) progress_(step, bytes, 0);
+                                }));
       DAVIT_TRY(ApplyLayer(tree, std::move(layer)));
     }
     DropWhiteouts(tree);
@@ -205,6 +215,7 @@ class SourceComparison {
 
   const Metadata& metadata_;
   CheckReport& report_;
+  const StepProgress& progress_;
   BlobSet ours_, theirs_;
   Tree ours_tree_;
 };
@@ -212,13 +223,14 @@ class SourceComparison {
 }  // namespace
 
 Result<CheckReport> CheckBootstrap(const Context& ctx, const Metadata& metadata,
-                                   const BlobOpener& open_blob) {
-  return Checker(metadata, open_blob).Run(ctx);
+                                   const BlobOpener& open_blob, const StepProgress& progress) {
+  return Checker(metadata, open_blob, progress).Run(ctx);
 }
 
 Result<CheckReport> CheckImage(const Context& ctx, registry::Repository& repository,
                                const std::string& tag, const oci::Platform& platform,
-                               registry::Repository* source, const std::string& source_tag) {
+                               registry::Repository* source, const std::string& source_tag,
+                               const StepProgress& progress) {
   DAVIT_TRY_ASSIGN(const ImageRef image, FindImage(ctx, repository, tag, platform));
   DAVIT_TRY_ASSIGN(const TempDir work, TempDir::Create("davit-check"));
   DAVIT_TRY(FetchBootstrap(ctx, repository, image, work.path()));
@@ -232,12 +244,12 @@ Result<CheckReport> CheckImage(const Context& ctx, registry::Repository& reposit
     }
     return repository.OpenBlob(descriptor);
   };
-  DAVIT_TRY_ASSIGN(CheckReport report, CheckBootstrap(ctx, *metadata, open));
+  DAVIT_TRY_ASSIGN(CheckReport report, CheckBootstrap(ctx, *metadata, open, progress));
   if (source != nullptr) {
     ConvertOptions select;
     select.platforms = {platform};
     DAVIT_TRY_ASSIGN(const auto manifests, SelectManifests(ctx, *source, source_tag, select));
-    DAVIT_TRY(SourceComparison(*metadata, report).Run(ctx, *source, manifests.front()));
+    DAVIT_TRY(SourceComparison(*metadata, report, progress).Run(ctx, *source, manifests.front()));
   }
   return report;
 }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <set>
 
 #include "common/base/fd.h"
@@ -13,6 +14,23 @@
 
 namespace davit::rafs {
 namespace {
+
+/// Counts what passes; decoders read ahead on threads of their own.
+class CountedStream final : public codec::ByteStream {
+ public:
+  CountedStream(std::unique_ptr<codec::ByteStream> in,
+                std::shared_ptr<std::atomic<std::uint64_t>> count)
+      : in_(std::move(in)), count_(std::move(count)) {}
+  Result<std::size_t> Read(MutableBytes out) override {
+    DAVIT_TRY_ASSIGN(const std::size_t n, in_->Read(out));
+    *count_ += n;
+    return n;
+  }
+
+ private:
+  std::unique_ptr<codec::ByteStream> in_;
+  std::shared_ptr<std::atomic<std::uint64_t>> count_;
+};
 
 /// Converts one platform's manifest.
 class ManifestConverter {
@@ -66,7 +84,8 @@ class ManifestConverter {
       const BuiltBlob& blob = blobs_.blobs[position];
       if (!blob.path.empty()) continue;
       oci::Descriptor descriptor = BlobDescriptor(blob);
-      DAVIT_TRY(CopyBlob(ctx_, *options_.chunk_dict, target_, descriptor, work_dir_));
+      DAVIT_TRY(CopyBlob(ctx_, *options_.chunk_dict, target_, descriptor, work_dir_,
+                         [this](const ConvertEvent& event) { writer_.Notify(event); }));
       reference_blobs_.push_back(blob.id.value);
     }
     return {};
@@ -98,14 +117,17 @@ class ManifestConverter {
                        .total = layer.size,
                        .text = layer.digest};
     writer_.Notify(event);
-    auto progress = [&](std::uint64_t bytes) {
+    auto read = std::make_shared<std::atomic<std::uint64_t>>(0);
+    auto progress = [&](std::uint64_t content) {
       event.kind = ConvertEvent::Kind::kLayerProgress;
-      event.bytes = bytes;
+      event.bytes = *read;
+      event.content = content;
       writer_.Notify(event);
     };
     const std::string what =
         fmt::format("layer {} of {} ({})", i + 1, manifest_.manifest.layers.size(), layer.digest);
-    auto tar = codec::MakeDetectingDecoder(std::move(stream));
+    auto tar =
+        codec::MakeDetectingDecoder(std::make_unique<CountedStream>(std::move(stream), read));
     if (!tar.ok()) return std::move(tar).error().WithContext(what);
     const std::size_t before = blobs_.blobs.size();
     auto tree = BuildTar(ctx_, *std::move(tar), static_cast<std::uint32_t>(i), options_.build,

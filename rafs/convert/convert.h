@@ -37,6 +37,7 @@ struct ConvertEvent {
     kLayerStart,
     kLayerProgress,
     kLayerDone,
+    kFetchProgress,
     kPushStart,
     kPushProgress,
     kPushDone,
@@ -45,8 +46,9 @@ struct ConvertEvent {
   Kind kind;
   std::string platform;
   std::size_t layer = 0, layers = 0;
-  std::uint64_t bytes = 0, total = 0;
-  std::string text;  // digest or name
+  std::uint64_t bytes = 0, total = 0;  // as they are transferred
+  std::uint64_t content = 0;           // of a layer: bytes of its files
+  std::string text;                    // digest or name
 };
 using ConvertListener = std::function<void(const ConvertEvent&)>;
 
@@ -66,6 +68,10 @@ Result<ConvertReport> ConvertImage(const Context& ctx, registry::Repository& sou
                                    const std::string& target_tag, const ConvertOptions& options,
                                    const ConvertListener& listener = {});
 
+/// `done` of `total` bytes (0: not known) of one step; called by one thread at a time.
+using StepProgress =
+    std::function<void(std::string_view step, std::uint64_t done, std::uint64_t total)>;
+
 struct CheckReport {
   std::uint64_t inodes = 0, files = 0, chunks = 0, bytes = 0;
   std::vector<std::string> problems;  // empty: all is well
@@ -75,18 +81,19 @@ struct CheckReport {
 Result<CheckReport> CheckImage(const Context& ctx, registry::Repository& repository,
                                const std::string& tag, const oci::Platform& platform,
                                registry::Repository* source = nullptr,
-                               const std::string& source_tag = {});
+                               const std::string& source_tag = {},
+                               const StepProgress& progress = {});
 /// The same for a local bootstrap and a directory of blobs named by id.
 Result<CheckReport> CheckBootstrap(
     const Context& ctx, const Metadata& metadata,
-    const std::function<Result<std::shared_ptr<storage::BlobSource>>(const BlobRecord&)>&
-        open_blob);
+    const std::function<Result<std::shared_ptr<storage::BlobSource>>(const BlobRecord&)>& open_blob,
+    const StepProgress& progress = {});
 
 /// Streams the image's content as a PAX tar to `sink`.
 Status UnpackImage(
     const Context& ctx, const Metadata& metadata,
     const std::function<Result<std::shared_ptr<storage::BlobSource>>(const BlobRecord&)>& open_blob,
-    const storage::ByteSink& sink);
+    const storage::ByteSink& sink, const StepProgress& progress = {});
 
 /// The bootstrap that a layer blob holds, found by its TOC or, without one, by the section header
 /// at its end. kNotFound when there is none.
