@@ -98,13 +98,14 @@ Status BlobCore::RestoreSize(LoadedMap& loaded, std::uint64_t size) {
   auto claim = std::make_shared<Flight>();
   claim->cause = Cause::kBackfill;
   ClaimChunks(loaded, lost, claim);
-  const auto restore = [&]() -> Status {
-    DAVIT_TRY(ForgetChunks(loaded, lost));
-    if (!epoch_.WaitForReaders(kReaderPatience) || pins_.load() != 0)
-      return Error(Code::kUnavailable, data_path_ + " was cut short and is still being read");
-    return data_->Truncate(size_);
-  };
-  Status status = restore();
+  Status status;
+  if (const auto forgotten = ForgetChunks(loaded, lost); !forgotten.ok()) {
+    status = forgotten.error();
+  } else if (!epoch_.WaitForReaders(kReaderPatience) || pins_.load() != 0) {
+    status = Error(Code::kUnavailable, data_path_ + " was cut short and is still being read");
+  } else {
+    status = data_->Truncate(size_);
+  }
   ReleaseEvicted(*claim);
   claim->changed.NotifyAll();
   if (status.ok()) {
