@@ -49,6 +49,19 @@ void Hasher::Update(Bytes data) {
   }
 }
 
+Digest Hasher::Peek() const {
+  Digest out;
+  auto* raw = reinterpret_cast<unsigned char*>(out.bytes.data());
+  if (state_->algorithm == DigestAlgorithm::kBlake3) {
+    llvm_blake3_hasher_finalize(&state_->blake3, raw, out.bytes.size());
+  } else {
+    const std::unique_ptr<EVP_MD_CTX, EvpDeleter> copy(EVP_MD_CTX_new());
+    EVP_MD_CTX_copy_ex(copy.get(), state_->sha256.get());
+    EVP_DigestFinal_ex(copy.get(), raw, nullptr);
+  }
+  return out;
+}
+
 Digest Hasher::Finish() {
   Digest out;
   auto* raw = reinterpret_cast<unsigned char*>(out.bytes.data());

@@ -45,6 +45,8 @@ class Hasher {
   Hasher(Hasher&&) noexcept;
   Hasher& operator=(Hasher&&) noexcept;
   void Update(Bytes data);
+  /// The digest of what came so far; more may follow.
+  Digest Peek() const;
   /// Ends the computation; the object can only be destroyed afterwards.
   Digest Finish();
 

@@ -53,9 +53,9 @@ class Sealer {
     if (!has_headers()) return {};
     DAVIT_TRY(Header(storage::kSectionData, size));
     if (!options_.blob_toc) return {};
-    // Offset and digest of this entry are of no use to readers: the data always begins at 0, and
-    // a digest would cost a second pass over the blob.
+    // Everything of the file so far: the data and its header.
     toc_.entries.push_back({.name = std::string(storage::kSectionData),
+                            .digest = file_.PeekDigest(),
                             .offset = 0,
                             .stored_size = size,
                             .uncompressed_size = blob_.uncompressed_size});

@@ -25,6 +25,8 @@ class BlobFile {
   /// Bytes that do not count for the blob's id.
   Status AppendUndigested(Bytes data);
   std::uint64_t size() const { return size_; }
+  /// sha256 of the digested bytes so far.
+  Digest PeekDigest() const { return hasher_.Peek(); }
   /// sha256 of the digested bytes. Once.
   Digest Finish() { return hasher_.Finish(); }
   /// Renames the file to `<directory>/<name>`; the new path.

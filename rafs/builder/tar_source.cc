@@ -11,6 +11,7 @@
 #include <cstring>
 #include <utility>
 
+#include "rafs/builder/pax_record.h"
 #include "rafs/builder/source_build.h"
 #include "rafs/builder/tar_tree.h"
 
@@ -59,15 +60,46 @@ struct ArchiveDeleter {
   void operator()(archive* a) const { archive_read_free(a); }
 };
 
-// Feeds libarchive from a ByteStream and remembers the stream's own error.
+// Feeds libarchive from a ByteStream and remembers the stream's own error, and the latest two
+// buffers.
 struct Feed {
+  struct Piece {
+    std::unique_ptr<std::byte[]> buffer = std::make_unique_for_overwrite<std::byte[]>(kReadBytes);
+    std::uint64_t begin = 0, end = 0;  // where it is in the stream
+  };
   std::unique_ptr<codec::ByteStream> stream;
-  std::unique_ptr<std::byte[]> buffer = std::make_unique_for_overwrite<std::byte[]>(kReadBytes);
+  Piece last, before;
   std::string priming = PrimingHeader();
   bool primed = false;
   std::optional<Error> error;
 
-  Result<std::size_t> Next() { return stream->Read({buffer.get(), kReadBytes}); }
+  Result<std::size_t> Next() {
+    std::swap(last, before);
+    last.begin = last.end = before.end;
+    // Full ones, however small the pieces of the stream are: two of them then hold what an entry
+    // begins with.
+    std::size_t filled = 0;
+    while (filled < kReadBytes) {
+      DAVIT_TRY_ASSIGN(const std::size_t n,
+                       stream->Read({last.buffer.get() + filled, kReadBytes - filled}));
+      if (n == 0) break;
+      filled += n;
+    }
+    last.end += filled;
+    return filled;
+  }
+
+  /// The latest bytes of the stream from `begin` on; empty when they are gone.
+  std::string Since(std::uint64_t begin) const {
+    std::string out;
+    if (begin < before.begin || begin > last.end) return out;
+    for (const Piece* piece : {&before, &last}) {
+      const std::uint64_t from = std::max(begin, piece->begin);
+      if (from >= piece->end) continue;
+      out += AsText(Bytes(piece->buffer.get() + (from - piece->begin), piece->end - from));
+    }
+    return out;
+  }
 
   static la_ssize_t Read(archive* a, void* self, const void** out) {
     auto& feed = *static_cast<Feed*>(self);
@@ -81,7 +113,7 @@ struct Feed {
       archive_set_error(a, EIO, "%s", feed.error->message().c_str());
       return -1;
     }
-    *out = feed.buffer.get();
+    *out = feed.last.buffer.get();
     return static_cast<la_ssize_t>(*n);
   }
 };
@@ -196,6 +228,10 @@ class TarReader {
     node.uid = static_cast<std::uint32_t>(uid);
     node.gid = static_cast<std::uint32_t>(gid);
     SetTime(archive_entry_mtime(entry), archive_entry_mtime_nsec(entry), node);
+    if (node.mtime == 0 && node.mtime_nsec != 0 && IsJustBeforeEpoch()) {
+      node.mtime = -1;
+      node.mtime_nsec = 1'000'000'000 - node.mtime_nsec;
+    }
     archive_entry_xattr_reset(entry);
     const char* name = nullptr;
     const void* value = nullptr;
@@ -205,6 +241,14 @@ class TarReader {
       build_.SetXattr(node, name, std::string(static_cast<const char*>(value), size));
     }
     return {};
+  }
+
+  // "-0.5" comes as (0, 500000000), like "0.5": only the header itself tells them apart.
+  bool IsJustBeforeEpoch() const {
+    const auto at = archive_read_header_position(archive_.get());
+    if (at < static_cast<la_int64_t>(feed_.priming.size())) return false;
+    const std::string raw = feed_.Since(static_cast<std::uint64_t>(at) - feed_.priming.size());
+    return PaxRecord(raw, "mtime").starts_with('-');
   }
 
   // "-1.5" comes as (-1, 500000000) from libarchive; POSIX writes it as (-2, 500000000).

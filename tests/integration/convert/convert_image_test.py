@@ -128,7 +128,8 @@ TOP = [
     entry("opt/.wh.gone", b""), entry("etc/passwd", b"root:x:0\nuser:x:1\n"), entry("opt/.wh.nothing-there", b""),
     entry("opaque/.wh..wh..opq", b""), entry("opaque/upper", b"upper"),
     entry("etc/linked", type=tarfile.LNKTYPE, link="etc/shadow"),
-    entry("ids", b"x", uid=3_000_000, gid=2_000_000), entry("old-time", b"x", mtime=-5.25), entry("exact-time", b"x", mtime=1234567890.123456),
+    entry("ids", b"x", uid=3_000_000, gid=2_000_000), entry("old-time", b"x", mtime=-5.25), entry("just-before", b"x", mtime=-0.25),
+    entry("exact-time", b"x", mtime=1234567890.123456),
     entry("dev-null", type=tarfile.CHRTYPE, mode=0o666, dev=(1, 3)), entry("pipe", type=tarfile.FIFOTYPE),
     entry("caps", b"x", pax={"SCHILY.xattr.user.k": "v"}),
     entry("etc/dir-now-file", b"file"),
@@ -192,6 +193,7 @@ class ConvertTest(unittest.TestCase):
             self.assertIn("names/" + name, got)
         self.assertEqual(got["ids"][2:4], (3_000_000, 2_000_000))
         self.assertAlmostEqual(got["old-time"][4], -5.25)
+        self.assertAlmostEqual(got["just-before"][4], -0.25)
         self.assertAlmostEqual(got["exact-time"][4], 1234567890.123456, places=5)
         self.assertEqual(got["dev-null"][0], tarfile.CHRTYPE)
         self.assertEqual(got["dev-null"][5], (1, 3))

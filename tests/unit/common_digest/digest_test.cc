@@ -25,6 +25,18 @@ TEST(Digest, IncrementalEqualsWhole) {
   }
 }
 
+TEST(Digest, PeekDoesNotDisturb) {
+  const std::string text(10'000, 'x');
+  for (const auto algorithm : {DigestAlgorithm::kBlake3, DigestAlgorithm::kSha256}) {
+    Hasher hasher(algorithm);
+    for (std::size_t i = 0; i <= text.size(); i += 1000) {
+      EXPECT_EQ(hasher.Peek(), Digest::Of(algorithm, AsBytes(text).first(i)));
+      if (i < text.size()) hasher.Update(AsBytes(text).subspan(i, 1000));
+    }
+    EXPECT_EQ(hasher.Finish(), Digest::Of(algorithm, AsBytes(text)));
+  }
+}
+
 TEST(OciDigest, AcceptsOnlyLowerCaseSha256) {
   const std::string hex(64, 'a');
   const auto digest = OciDigest::Parse("sha256:" + hex);

@@ -171,6 +171,15 @@ TEST_P(EveryShapeTest, SectionsAndIdFollowTheFormat) {
     ASSERT_OK(ci);
     EXPECT_TRUE(*ci == blob.ci_array);
     ASSERT_OK(BlobSection(blob.path, storage::kSectionCiHeader));
+    const auto toc = storage::Toc::ParseTail(
+        AsBytes(*file).last(std::min<std::size_t>(4096, file->size())), file->size());
+    ASSERT_OK(toc);
+    const storage::TocEntry* data = toc->Find(storage::kSectionData);
+    ASSERT_NE(data, nullptr);
+    EXPECT_EQ(data->offset, 0U);
+    EXPECT_EQ(data->digest,  // with the section's header, as the real builder has it
+              Digest::Of(DigestAlgorithm::kSha256,
+                         AsBytes(*file).first(data->stored_size + storage::kTarHeaderSize)));
     EXPECT_EQ(blob.toc_digest,
               Digest::Of(DigestAlgorithm::kSha256, AsBytes(*file).last(blob.toc_size)));
     if (!c.inline_bootstrap) {
@@ -400,9 +409,9 @@ TEST_F(FormatTest, GoldenDigests) {
   const auto image = RoundTrip(tar.Finish());
   ASSERT_OK(image);
   EXPECT_EQ(blobs_.blobs.at(0).id.value,
-            "fa8d14fbf5979ceca80f9db77e9ebfa462f52a0dc1debc25ba3638350ee1e866");
+            "c81c236353427c14b22764285cd83cbb53ee925a76070f2a00ec754bfc89e9fc");
   EXPECT_EQ(Digest::Of(DigestAlgorithm::kSha256, AsBytes(bootstrap_.bytes)).Hex(),
-            "4192c9f3a3706b9417387688b7f6cda84d877530dfa4d9a15da66fc9db33db7f");
+            "2c62f538d4a7b0a29c85047bb1eba81ca2b172ef778ceb7d34cada5bdd6b5e75");
 }
 
 TEST_F(FormatTest, ValidatesOptions) {

@@ -1,6 +1,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include "rafs/builder/pax_record.h"
 #include "tests/unit/rafs_builder/builder_fixture.h"
 
 namespace davit::testing {
@@ -56,6 +57,58 @@ TEST_F(TarSourceTest, KeepsNegativeAndFractionalTimes) {
   EXPECT_EQ(image->at("b").mtime_nsec, 500'000'000U);
   EXPECT_EQ(image->at("c").mtime, -7);
   EXPECT_EQ(image->at("c").mtime_nsec, 0U);
+}
+
+// libarchive gives "-0.5" and "0.5" as one and the same.
+TEST_F(TarSourceTest, KeepsTheSignOfTimesJustBeforeTheEpoch) {
+  using Time = std::pair<std::int64_t, std::int64_t>;
+  for (const std::size_t size : {std::size_t{10}, std::size_t{600'000}}) {  // of what lies between
+    TarWriter tar;
+    const std::string between(size, 'b');
+    tar.Add({.name = "after", .data = between, .pax = {{"mtime", "0.25"}}});
+    tar.Add({.name = "before", .data = between, .pax = {{"path", "before"}, {"mtime", "-0.25"}}});
+    tar.Add({.name = "none", .data = between});
+    tar.Add({.name = std::string(200, 'g'),
+             .data = between,
+             .pax = {{"comment", "9 mtime=1"}, {"mtime", "-0.000000001"}},
+             .gnu_long = true});
+    tar.Add({.name = "other", .pax = {{"comment", "14 mtime=-0.5\n"}, {"mtime", "0.5"}}});
+    tar.Add({.name = "link", .type = '2', .link = "before", .pax = {{"mtime", "-0.75"}}});
+    // Longer than what is remembered of the stream: then the sign is lost, nothing else.
+    tar.Add({.name = "long", .pax = {{"comment", std::string(900'000, 'c')}, {"mtime", "-0.5"}}});
+    const auto image = RoundTrip(tar.Finish());
+    ASSERT_OK(image);
+    const auto time = [&](const std::string& name) {
+      return Time(image->at(name).mtime, image->at(name).mtime_nsec);
+    };
+    EXPECT_EQ(time("after"), (Time{0, 250'000'000}));
+    EXPECT_EQ(time("before"), (Time{-1, 750'000'000}));
+    EXPECT_EQ(time("none"), (Time{0, 0}));
+    EXPECT_EQ(time(std::string(200, 'g')), (Time{-1, 999'999'999}));
+    EXPECT_EQ(time("other"), (Time{0, 500'000'000}));
+    EXPECT_EQ(time("link"), (Time{-1, 250'000'000}));
+    EXPECT_EQ(time("long"), (Time{0, 500'000'000}));
+  }
+}
+
+TEST(PaxRecord, ReadsWhatIsThereAndNothingElse) {
+  TarWriter tar;
+  tar.Add({.name = "f", .pax = {{"mtime", "1"}, {"x", "y"}, {"mtime", "-0.5"}}});
+  const std::string whole = tar.Finish();
+  EXPECT_EQ(rafs::PaxRecord(whole, "mtime"), "-0.5");
+  EXPECT_EQ(rafs::PaxRecord(whole, "x"), "y");
+  EXPECT_EQ(rafs::PaxRecord(whole, "mtim"), "");
+  EXPECT_EQ(rafs::PaxRecord("", "mtime"), "");
+  for (std::size_t n = 0; n < 512 + 20; ++n) {  // cut in the header or in the records
+    EXPECT_EQ(rafs::PaxRecord(whole.substr(0, n), "mtime"), "") << n;
+  }
+  for (const std::string records :
+       {"", "0 mtime=1\n", "2 mtime=1\n", "99999999999999999999 mtime=1\n", "11 mtime=1",
+        "11 mtime=1xx", "11mtime=1\n\n", "500 mtime=1\n", "-11 mtime=1\n"}) {
+    TarWriter odd;
+    odd.Add({.name = "pax", .type = 'x', .data = records});
+    EXPECT_EQ(rafs::PaxRecord(odd.Finish(), "mtime"), "") << records;
+  }
 }
 
 // Names are bytes: valid UTF-8 (composed and decomposed), Latin-1, and anything else.
