@@ -27,6 +27,8 @@
 namespace davit::cli {
 namespace {
 
+constexpr auto kRestoreWait = std::chrono::seconds(60);  // for mounts of the daemon before
+
 using daemon::api::MountInfo;
 using daemon::api::MountRequest;
 
@@ -165,11 +167,19 @@ class LiveLine {
 
 Status MountByDaemon(Io& io, NodeSession& session, const MountFlags& flags) {
   DAVIT_TRY_ASSIGN(const MountRequest request, RequestOf(flags));
-  if (!session.DaemonRuns()) DAVIT_TRY(StartDaemon(session));
+  const bool started = !session.DaemonRuns();
+  if (started) DAVIT_TRY(StartDaemon(session));
   Result<MountInfo> info = Error(Code::kInternal, "not run");
   {
     const LiveLine line(io, session.client(), request.id);
     info = session.client().Mount(Context{}, request);
+    // A new daemon brings back what there was before; this mount may be among it.
+    const auto give_up = std::chrono::steady_clock::now() + kRestoreWait;
+    while (started && !info && info.error().code() == Code::kAborted &&
+           std::chrono::steady_clock::now() < give_up) {
+      Clock::Real().SleepFor(std::chrono::milliseconds(50), {});
+      info = session.client().Mount(Context{}, request);
+    }
   }
   if (!info) return std::move(info).error();
   Report(io, flags, *info);

@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 #include <sys/mount.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <optional>
 
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "rafs/fuse/session.h"
 
 namespace davit::daemon {
 namespace {
@@ -87,8 +89,15 @@ Result<int> DetachDavitMounts(const std::string& mountpoint) {
   for (int count = 0; count < kMaxLayers; ++count) {
     DAVIT_TRY_ASSIGN(const auto top, TopMount(path));
     if (!top || !IsDavitMount(*top)) return count;
+    Status done;
     if (::umount2(path.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW) != 0) {
-      return Error::FromErrno(errno, "detach the dead mount at " + path)
+      done = errno == EPERM && ::geteuid() != 0 ? rafs::DetachAsUser(path)
+                                                : Error::FromErrno(errno, "unmount");
+    }
+    if (!done.ok()) {
+      return std::move(done)
+          .error()
+          .WithContext("detach the dead mount at " + path)
           .WithHint("unmount it by hand: umount -l " + path);
     }
     log::Info("detached a mount without a daemon", {{"mountpoint", path}});

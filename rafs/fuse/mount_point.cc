@@ -195,11 +195,8 @@ Status UnmountIdentity(const MountIdentity& mount, int flags) {
   if (::umount2(mount.path.c_str(), flags | UMOUNT_NOFOLLOW) == 0) return {};
   const int err = errno;
   if (err == EPERM && ::geteuid() != 0) {
-    std::vector<std::string> words = {"fusermount3", "-u"};
-    if ((flags & MNT_DETACH) != 0) words.emplace_back("-z");
-    words.emplace_back("--");
-    words.push_back(mount.path);
-    return RunHelper(words);
+    if ((flags & MNT_DETACH) != 0) return DetachAsUser(mount.path);
+    return RunHelper({"fusermount3", "-u", "--", mount.path});
   }
   if ((err == EINVAL || err == ENOENT) && !FindInMountInfo(mount).ok()) return {};
   Error error = Error::FromErrno(err, "unmount " + mount.path);
@@ -208,6 +205,10 @@ Status UnmountIdentity(const MountIdentity& mount, int flags) {
       .WithCode(Code::kFailedPrecondition)
       .WithHint("close the files that are open below it (fuser -vm " + mount.path +
                 "), or unmount lazily");
+}
+
+Status DetachAsUser(const std::string& path) {
+  return RunHelper({"fusermount3", "-u", "-z", "--", path});
 }
 
 Status AbortConnection(const MountIdentity& mount) {

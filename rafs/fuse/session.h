@@ -61,4 +61,7 @@ class FuseSession {
   virtual FuseStats stats() const = 0;
 };
 
+/// Detaches the mount at `path` with fusermount3, as users have to: their own mounts only.
+Status DetachAsUser(const std::string& path);
+
 }  // namespace davit::rafs
