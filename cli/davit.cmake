@@ -9,3 +9,6 @@ if(TARGET cli_davit_node)
 endif()
 davit_binary(davit SRCS davit_main.cc DEPS cli_davit)
 install(PROGRAMS ${CMAKE_SOURCE_DIR}/scripts/demo ${CMAKE_SOURCE_DIR}/scripts/make_image.py DESTINATION share/davit)
+install(FILES ${CMAKE_SOURCE_DIR}/LICENSE ${CMAKE_SOURCE_DIR}/README.md ${CMAKE_SOURCE_DIR}/CHANGES.md
+  ${CMAKE_SOURCE_DIR}/CONTRIBUTING.md ${CMAKE_SOURCE_DIR}/SECURITY.md DESTINATION share/doc/davit)
+install(DIRECTORY ${CMAKE_SOURCE_DIR}/docs DESTINATION share/doc/davit)
