@@ -15,6 +15,11 @@ constexpr std::chrono::seconds kFirstRetry{15};
 constexpr std::chrono::seconds kLastRetry{600};
 }  // namespace
 
+void BlobCore::LoadAhead() {
+  MutexLock lock(mutex_);
+  if (loaded_.load() == nullptr) LoadInBackground();
+}
+
 void BlobCore::Prefetch(std::vector<ByteRange> ranges, Cause cause) {
   {
     MutexLock lock(mutex_);

@@ -115,6 +115,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   bool Begin(Flight& flight);
 
   // Background work (blob_background.cc).
+  void LoadAhead();
   void Prefetch(std::vector<ByteRange> ranges, Cause cause);
   void Fill(std::function<void()> on_complete, FillStart start);
   void StopBackground();
