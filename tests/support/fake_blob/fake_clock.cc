@@ -17,7 +17,7 @@ bool FakeClock::SleepFor(Duration duration, std::stop_token stop) {
   const TimePoint end = now_ + duration;
   const auto mine = ends_.insert(end);
   changed_.notify_all();
-  changed_.wait(mutex_, stop, [&] { return now_ >= end; });
+  changed_.wait(mutex_, stop, [&]() DAVIT_REQUIRES(mutex_) { return now_ >= end; });
   ends_.erase(mine);
   return !stop.stop_requested();
 }
@@ -36,8 +36,9 @@ void FakeClock::JumpWall(Duration duration) {
 
 bool FakeClock::WaitForSleepers(int count) {
   MutexLock lock(mutex_);
-  return changed_.wait_for(mutex_, std::chrono::seconds(10),
-                           [&] { return ends_.size() >= static_cast<std::size_t>(count); });
+  return changed_.wait_for(mutex_, std::chrono::seconds(10), [&]() DAVIT_REQUIRES(mutex_) {
+    return ends_.size() >= static_cast<std::size_t>(count);
+  });
 }
 
 bool FakeClock::AdvanceToNext() {
