@@ -136,7 +136,8 @@ class KernelMountTest : public BuilderTest {
 TarWriter OddTree() {
   TarWriter tar;
   tar.Dir("./", 01777);
-  for (const std::size_t size : {0, 1, 4095, 4096, 4097, 65536, 1'048'577, 3'333'333}) {
+  for (const std::size_t size :
+       std::initializer_list<std::size_t>{0, 1, 4095, 4096, 4097, 65536, 1'048'577, 3'333'333}) {
     tar.File("sizes/" + std::to_string(size), PatternData(size, size));
   }
   for (const char* name : {" ", "!x", "#", "%", "+", ",", "-a", "...", "\xff\xfe", "\x01"}) {
@@ -146,7 +147,7 @@ TarWriter OddTree() {
   for (int i = 0; i < 700; ++i) {
     tar.Add({.name = "many/" + std::string(120, 'e') + std::to_string(i), .gnu_long = true});
   }
-  for (const std::size_t size : {1, 3000, 4032, 4033, 4095}) {
+  for (const std::size_t size : std::initializer_list<std::size_t>{1, 3000, 4032, 4033, 4095}) {
     tar.Add({.name = "links/" + std::to_string(size),
              .type = '2',
              .link = std::string(size, 't'),

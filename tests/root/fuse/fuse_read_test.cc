@@ -167,7 +167,7 @@ TEST_F(FuseReadTest, InodeNumbersSurviveARemount) {
 
 TEST_F(FuseReadTest, ListsTenThousandEntries) {
   std::set<std::string> expected = {".", ".."};
-  for (int i = 0; i < 10'000; ++i) {
+  for (unsigned i = 0; i < 10'000; ++i) {
     const std::string name =
         "entry-" + std::to_string(i * 7919 % 10'000) + std::string(i % 50, 'x');
     image_.File("dir/" + name, "");
@@ -222,7 +222,8 @@ TEST_F(FuseReadTest, NamesThatSortBelowDotAndLongOnes) {
 }
 
 TEST_F(FuseReadTest, AttributesComeWithTheListing) {
-  for (int i = 0; i < 500; ++i) image_.File("d/f" + std::to_string(i), std::string(i % 9, 'x'));
+  for (unsigned i = 0; i < 500; ++i)
+    image_.File("d/f" + std::to_string(i), std::string(i % 9, 'x'));
   Mount();
   for (const std::string& name : List(Path("d")).names) Lstat(Path("d/" + name));
   const auto stats = session().stats();

@@ -44,7 +44,7 @@ class FakeFuse {
   /// Send, then Receive, which must be the reply to it.
   FakeReply Call(std::uint32_t opcode, std::uint64_t node, std::string_view body = {});
   /// INIT with everything that libfuse knows; the server's answer.
-  fuse_init_out Init(std::uint32_t flags = ~0U & ~FUSE_INIT_EXT);
+  fuse_init_out Init(std::uint32_t flags = ~0U & ~std::uint32_t{FUSE_INIT_EXT});
   /// Sends a signal's INTERRUPT for a request in flight.
   void Interrupt(std::uint64_t unique);
   /// What unmounting looks like to the server.

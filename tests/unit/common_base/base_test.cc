@@ -113,15 +113,13 @@ TEST(CondVar, WaitEndsOnNotification) {
   Mutex mutex;
   CondVar cv;
   bool ready = false;
-  std::thread notifier([&] {
+  const std::jthread notifier([&] {
     MutexLock lock(mutex);
     ready = true;
     cv.NotifyAll();
   });
-  mutex.lock();
+  MutexLock lock(mutex);
   while (!ready) ASSERT_TRUE(cv.Wait(mutex, Context{}.WithTimeout(std::chrono::seconds(10))));
-  mutex.unlock();
-  notifier.join();
 }
 
 TEST(ThreadPool, RunsEverythingAndRefusesAfterShutdown) {

@@ -47,13 +47,13 @@ class ProtocolTest : public ::testing::Test {
 TEST_F(ProtocolTest, NegotiatesWhatAnImmutableImageCanUse) {
   image_.Xattr("", "user.x", "y");
   Serve();
-  for (const std::uint32_t flag :
-       {FUSE_ASYNC_READ, FUSE_DO_READDIRPLUS, FUSE_PARALLEL_DIROPS, FUSE_CACHE_SYMLINKS,
-        FUSE_EXPORT_SUPPORT, FUSE_EXPLICIT_INVAL_DATA, FUSE_MAX_PAGES, FUSE_POSIX_ACL}) {
+  for (const unsigned flag : std::initializer_list<unsigned>{
+           FUSE_ASYNC_READ, FUSE_DO_READDIRPLUS, FUSE_PARALLEL_DIROPS, FUSE_CACHE_SYMLINKS,
+           FUSE_EXPORT_SUPPORT, FUSE_EXPLICIT_INVAL_DATA, FUSE_MAX_PAGES, FUSE_POSIX_ACL}) {
     EXPECT_NE(init_.flags & flag, 0U) << flag;
   }
-  for (const std::uint32_t flag :
-       {FUSE_ASYNC_DIO, FUSE_AUTO_INVAL_DATA, FUSE_READDIRPLUS_AUTO, FUSE_WRITEBACK_CACHE}) {
+  for (const unsigned flag : std::initializer_list<unsigned>{
+           FUSE_ASYNC_DIO, FUSE_AUTO_INVAL_DATA, FUSE_READDIRPLUS_AUTO, FUSE_WRITEBACK_CACHE}) {
     EXPECT_EQ(init_.flags & flag, 0U) << flag;
   }
   EXPECT_EQ(init_.max_pages, 256U) << "reads of 1 MiB";
