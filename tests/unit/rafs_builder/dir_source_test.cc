@@ -113,7 +113,8 @@ TEST_F(DirSourceTest, ErrorsNameThePath) {
 // The same content gives the same bytes from a directory and however it is laid out on disk.
 TEST_F(DirSourceTest, EqualDirectoriesGiveEqualBytes) {
   MakeDir("source/d");
-  for (const char* name : {"c", "a", "b", "d/x"}) Write(name, PatternData(name[0], 10000));
+  for (const char* name : {"c", "a", "b", "d/x"})
+    Write(name, PatternData(static_cast<unsigned char>(name[0]), 10000));
   ASSERT_OK(Image());
   const std::string first = bootstrap_.bytes, id = blobs_.blobs.at(0).id.value;
   blobs_ = {};

@@ -375,7 +375,7 @@ TEST_F(FormatTest, BigDirectoriesAndLongSymlinks) {
   for (int i = 0; i < 3000; ++i) {
     tar.Add({.name = "d/" + std::string(200, 'n') + std::to_string(i), .gnu_long = true});
   }
-  for (const std::size_t size : {1, 3000, 4032, 4033, 4095}) {
+  for (const std::size_t size : std::initializer_list<std::size_t>{1, 3000, 4032, 4033, 4095}) {
     tar.Add({.name = std::to_string(size),
              .type = '2',
              .link = std::string(size, 't'),
@@ -384,7 +384,7 @@ TEST_F(FormatTest, BigDirectoriesAndLongSymlinks) {
   const auto image = RoundTrip(tar.Finish());
   ASSERT_OK(image);
   EXPECT_EQ(image->size(), 3000U + 5 + 2);
-  for (const std::size_t size : {1, 3000, 4032, 4033, 4095}) {
+  for (const std::size_t size : std::initializer_list<std::size_t>{1, 3000, 4032, 4033, 4095}) {
     EXPECT_EQ(image->at(std::to_string(size)).target, std::string(size, 't'));
   }
 }
