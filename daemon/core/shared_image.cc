@@ -21,12 +21,8 @@ Result<std::shared_ptr<SharedImage>> SharedImage::Open(std::string manifest_dige
   DAVIT_TRY_ASSIGN(std::unique_ptr<rafs::Metadata> for_maps, rafs::OpenBootstrap(directory));
   const std::shared_ptr<const rafs::Metadata> maps = std::move(for_maps);
   std::shared_ptr<SharedImage> image(new SharedImage(std::move(manifest_digest), cache));
-  {
-    const MutexLock lock(image->blobs_->mutex);
-    image->blobs_->open.resize(tree->blobs().size());
-  }
-  auto opener = [maps, directory, &cache, &scheduler, &sources, blobs = image->blobs_](
-                    std::uint32_t position) -> Result<std::shared_ptr<storage::CachedBlob>> {
+  auto opener = [maps, directory, &cache, &scheduler,
+                 &sources](std::uint32_t position) -> Result<std::shared_ptr<storage::CachedBlob>> {
     const rafs::BlobRecord& record = maps->blobs()[position];
     storage::BlobSpec spec;
     spec.id = record.id;
@@ -35,10 +31,7 @@ Result<std::shared_ptr<SharedImage>> SharedImage::Open(std::string manifest_dige
     spec.load_map =
         rafs::MapLoader(maps, position, storage::WithScheduler(spec.source, scheduler), directory);
     spec.uncompressed_size = record.ci.uncompressed_size;
-    DAVIT_TRY_ASSIGN(std::shared_ptr<storage::CachedBlob> blob, cache.OpenBlob(spec));
-    const MutexLock lock(blobs->mutex);
-    blobs->open[position] = blob;
-    return blob;
+    return cache.OpenBlob(spec);
   };
   image->maps_ = maps;
   image->fs_ = std::make_shared<rafs::Filesystem>(std::move(tree), std::move(opener));
@@ -51,21 +44,11 @@ void SharedImage::ReleasePages() const {
 }
 
 storage::BlobProgress SharedImage::progress() const {
-  std::vector<std::shared_ptr<storage::CachedBlob>> open;
-  {
-    const MutexLock lock(blobs_->mutex);
-    open = blobs_->open;
-  }
   storage::BlobProgress sum{.bytes_ready = 0, .bytes_total = 0, .complete = true};
-  for (std::size_t i = 0; i < open.size(); ++i) {
-    if (open[i] == nullptr) {
-      sum.bytes_total += metadata().blobs()[i].ci.uncompressed_size;
-      sum.complete = false;
-      continue;
-    }
-    const storage::BlobProgress one = open[i]->progress();
+  for (const rafs::BlobRecord& blob : metadata().blobs()) {
+    const storage::BlobProgress one = cache_.Progress(blob.id);
     sum.bytes_ready += one.bytes_ready;
-    sum.bytes_total += one.bytes_total;
+    sum.bytes_total += one.bytes_total != 0 ? one.bytes_total : blob.ci.uncompressed_size;
     sum.complete = sum.complete && one.complete;
   }
   return sum;

@@ -45,11 +45,6 @@ class SharedImage {
 
  private:
   using Ranges = std::vector<std::pair<std::uint32_t, ByteRange>>;
-  // Blobs by position in the table, once they are open.
-  struct Blobs {
-    Mutex mutex;
-    std::vector<std::shared_ptr<storage::CachedBlob>> open DAVIT_GUARDED_BY(mutex);
-  };
   struct FillState {
     Mutex mutex;
     bool started DAVIT_GUARDED_BY(mutex) = false;
@@ -67,7 +62,6 @@ class SharedImage {
   const std::string manifest_digest_;
   storage::BlobCache& cache_;
   std::shared_ptr<const rafs::Metadata> maps_;  // for the blobs' maps
-  std::shared_ptr<Blobs> blobs_ = std::make_shared<Blobs>();
   std::shared_ptr<FillState> fill_ = std::make_shared<FillState>();
   std::shared_ptr<const rafs::Filesystem> fs_;
 };

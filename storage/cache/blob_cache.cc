@@ -78,6 +78,7 @@ class BlobCacheImpl final : public BlobCache {
   Result<std::uint64_t> Evict(std::uint64_t bytes) override;
   Status Remove(const BlobId& id) override;
   std::vector<BlobInfo> List() const override;
+  BlobProgress Progress(const BlobId& id) const override;
   Stats stats() const override;
   Result<std::vector<std::uint32_t>> AccessOrder(const BlobId& id) const override;
   Status Flush() override;
@@ -90,6 +91,10 @@ class BlobCacheImpl final : public BlobCache {
     std::int64_t last_use = 0;
     std::uint64_t disk_bytes = 0;  // while it is not open
     IndexDb::BlobRow saved;        // in the database
+
+    BlobProgress Known() const {
+      return core != nullptr && core->loaded() != nullptr ? core->progress() : progress;
+    }
   };
   /// Ends with the cache; handles that outlive it find it gone.
   struct Alive {
@@ -173,8 +178,7 @@ void BlobCacheImpl::SaveIndex() {
   {
     MutexLock lock(mutex_);
     for (auto& [id, entry] : entries_) {
-      const BlobProgress progress =
-          entry.core && entry.core->loaded() != nullptr ? entry.core->progress() : entry.progress;
+      const BlobProgress progress = entry.Known();
       IndexDb::BlobRow row{id, progress.bytes_ready, progress.bytes_total, progress.complete,
                            entry.last_use};
       if (row == entry.saved) continue;
@@ -372,11 +376,17 @@ std::vector<BlobCache::BlobInfo> BlobCacheImpl::List() const {
   for (const auto& [id, entry] : entries_) {
     const bool in_use = entry.users > 0;
     out.push_back(BlobInfo{.id = id,
-                           .progress = entry.core ? entry.core->progress() : entry.progress,
+                           .progress = entry.Known(),
                            .in_use = in_use,
                            .last_use_unix = in_use ? UnixNow(env_.clock) : entry.last_use});
   }
   return out;
+}
+
+BlobProgress BlobCacheImpl::Progress(const BlobId& id) const {
+  MutexLock lock(mutex_);
+  const auto found = entries_.find(id);
+  return found == entries_.end() ? BlobProgress{} : found->second.Known();
 }
 
 BlobCache::Stats BlobCacheImpl::stats() const {
@@ -428,7 +438,7 @@ void BlobCacheImpl::CloseUnused() {
     if (!entry.core || entry.users > 0 || !entry.core->idle() || entry.core.use_count() > 1) {
       continue;
     }
-    if (entry.core->loaded() != nullptr) entry.progress = entry.core->progress();
+    entry.progress = entry.Known();
     entry.disk_bytes = entry.core->accounted_bytes();
     closed.push_back(std::move(entry.core));
   }

@@ -140,6 +140,9 @@ class BlobCache {
   /// Forgets a blob that is not in use; kFailedPrecondition otherwise.
   virtual Status Remove(const BlobId& id) = 0;
   virtual std::vector<BlobInfo> List() const = 0;
+  /// Also of a blob that nothing has read since the start: as it was when it was last in use. All
+  /// zeros when the cache does not know it.
+  virtual BlobProgress Progress(const BlobId& id) const = 0;
   virtual Stats stats() const = 0;
   /// Order in which the blob's chunks were first read (indices), for later images.
   virtual Result<std::vector<std::uint32_t>> AccessOrder(const BlobId& id) const = 0;

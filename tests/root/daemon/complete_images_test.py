@@ -115,8 +115,8 @@ class CompleteImagesTest(unittest.TestCase):
         self.daemon.start()
         after = self.daemon.call("GET", "/api/v1/mounts/m")
         self.assertEqual((after["state"], after["manifest_digest"]), ("mounted", before["manifest_digest"]), self.daemon.log_text()[-3000:])
+        self.assertTrue(after["complete"], after)  # before anything is read
         self.assertEqual(self.content(), first)
-        self.assertTrue(self.daemon.call("GET", "/api/v1/mounts/m")["complete"])
         self.daemon.call("DELETE", "/api/v1/mounts/m")
         return first
 
