@@ -85,6 +85,8 @@ TEST_F(FillTest, AReaderWaitsOnlyForItsChunksNotForTheRequest) {
   EXPECT_FALSE(cached->IsReady(RangeOf(blob, 20)));
   open = true;
   open.notify_all();
+  // The hook looks at `open` as long as the request runs.
+  EXPECT_TRUE(Eventually([&] { return cached->IsReady(RangeOf(blob, 20)); }));
 }
 
 TEST_F(FillTest, ReadersJoinWhatTheFillHasOnItsWay) {
