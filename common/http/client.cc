@@ -274,10 +274,9 @@ Status Transfer::SetUp(CURL* easy) {
 
 Status Transfer::SetHeaders(CURL* easy) {
   const auto add = [this](const std::string& line) {
-    curl_slist* list = curl_slist_append(header_list_.get(), line.c_str());
-    if (list == nullptr) return;
-    (void)header_list_.release();
-    header_list_.reset(list);
+    curl_slist* old = header_list_.release();
+    curl_slist* list = curl_slist_append(old, line.c_str());
+    header_list_.reset(list != nullptr ? list : old);
   };
   for (const auto& [name, value] : request_.headers.items()) {
     // Values come from other servers too (tokens): none may add a header or a request of its own.

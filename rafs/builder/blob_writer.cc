@@ -16,7 +16,6 @@ namespace davit::rafs {
 namespace {
 
 using storage::TocCompression;
-using storage::TocEntry;
 
 Digest Sha256(Bytes data) { return Digest::Of(DigestAlgorithm::kSha256, data); }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <set>
+#include <utility>
 
 #include "common/base/fd.h"
 #include "rafs/convert/copy.h"
@@ -101,7 +102,7 @@ class ManifestConverter {
     // The next layer downloads while this one is built.
     std::unique_ptr<codec::ByteStream> next = StreamLayer(ctx_, source_, layers[0]);
     for (std::size_t i = 0; i < layers.size(); ++i) {
-      std::unique_ptr<codec::ByteStream> stream = std::move(next);
+      std::unique_ptr<codec::ByteStream> stream = std::exchange(next, nullptr);
       if (i + 1 < layers.size()) next = StreamLayer(ctx_, source_, layers[i + 1]);
       DAVIT_TRY(BuildLayer(i, std::move(stream)));
     }

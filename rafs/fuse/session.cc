@@ -78,6 +78,7 @@ class FuseChannel : public Channel {
   Status Open(std::vector<std::string> words) {
     fuse_set_log_func(ToLog);
     std::vector<char*> argv;
+    argv.reserve(words.size());
     for (std::string& word : words) argv.push_back(word.data());
     fuse_args args = FUSE_ARGS_INIT(static_cast<int>(argv.size()), argv.data());
     session_ = fuse_session_new(&args, &SessionOps(), sizeof(fuse_lowlevel_ops), &core_);

@@ -20,7 +20,7 @@ void BlobCore::LoadAhead() {
   if (loaded_.load() == nullptr) LoadInBackground();
 }
 
-void BlobCore::Prefetch(std::vector<ByteRange> ranges, Cause cause) {
+void BlobCore::Prefetch(const std::vector<ByteRange>& ranges, Cause cause) {
   {
     MutexLock lock(mutex_);
     for (const ByteRange& range : ranges) background_.ranges.emplace_back(range, cause);

@@ -276,7 +276,7 @@ void BlobCacheImpl::LoadMap(const std::shared_ptr<CachedBlob>& blob) {
 
 void BlobCacheImpl::Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vector<ByteRange> ranges,
                              Cause cause) {
-  if (const auto core = CoreOf(blob->id())) core->Prefetch(std::move(ranges), cause);
+  if (const auto core = CoreOf(blob->id())) core->Prefetch(ranges, cause);
 }
 
 void BlobCacheImpl::Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete,

@@ -116,7 +116,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
 
   // Background work (blob_background.cc).
   void LoadAhead();
-  void Prefetch(std::vector<ByteRange> ranges, Cause cause);
+  void Prefetch(const std::vector<ByteRange>& ranges, Cause cause);
   void Fill(std::function<void()> on_complete, FillStart start);
   void StopBackground();
   /// Goes on with background work when it is time.

@@ -15,8 +15,8 @@ constexpr std::size_t kSmallest = 64U << 10;
 // Four sizes per power of two: at most a quarter is wasted, and pieces are found again.
 std::size_t RoundSize(std::size_t size) {
   if (size <= kSmallest) return kSmallest;
-  const std::size_t step = std::bit_floor(size - 1) / 4;
-  return (size + step - 1) / step * step;
+  const std::size_t step = std::bit_floor(size - 1) / 4;  // a power of two
+  return (size + step - 1) & ~(step - 1);
 }
 }  // namespace
 

@@ -224,7 +224,7 @@ std::vector<std::string> HostDirectories(const std::string& host) {
   if (colon != std::string::npos && colon > 0 && !host.ends_with(']'))
     out.push_back(host.substr(0, colon) + "_" + host.substr(colon + 1) + "_");
   out.push_back(host);
-  out.push_back("_default");
+  out.emplace_back("_default");
   return out;
 }
 
@@ -257,6 +257,7 @@ Result<std::vector<Endpoint>> ParseHostsToml(std::string_view text, const std::s
   std::stable_sort(mirrors.begin(), mirrors.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<Endpoint> out;
+  out.reserve(mirrors.size() + 1);  // the server's own
   for (auto& [line, endpoint] : mirrors) out.push_back(std::move(endpoint));
   const toml::node* server = root.get("server");
   if (server == nullptr) {

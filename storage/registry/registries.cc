@@ -31,7 +31,7 @@ class AllRegistries final : public Registries {
         EndpointList::Load(options.hosts_dir, reference.host, defaults, shared_->clock));
     auto session = std::make_shared<Session>(
         shared_, std::move(endpoints), reference.host + "/" + reference.repository,
-        reference.repository, credentials != nullptr ? std::move(credentials) : credentials_);
+        reference.repository, credentials != nullptr ? credentials : credentials_);
     return std::shared_ptr<Repository>(std::make_shared<RemoteRepository>(std::move(session)));
   }
 
