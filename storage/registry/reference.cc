@@ -164,6 +164,12 @@ Result<Reference> ParseRegistry(std::string_view text) {
     out.host = LowerCase(first);
     if (!ValidHost(out.host))
       return Bad(text, fmt::format("'{}' is not a host name with an optional port", first));
+    // Its canonical form would name a repository on docker.io.
+    if (!LooksLikeHost(out.host)) {
+      return Bad(
+          text,
+          fmt::format("'{}' can be a host by its capitals only; write it with its port", first));
+    }
     rest = rest.substr(slash + 1);
   } else {
     out.host = "docker.io";

@@ -79,6 +79,7 @@ TEST(Reference, RefusesEverythingElse) {
                                                           "[zz]/a",
                                                           "h.io/a\n",
                                                           "user@h.io/a",
+                                                          "Registry/a",
                                                           "h.io/a?b",
                                                           "oci:",
                                                           "oci::tag",
