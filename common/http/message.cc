@@ -153,8 +153,8 @@ std::optional<std::chrono::seconds> ParseRetryAfter(std::string_view value,
   }
   const std::time_t date = curl_getdate(std::string(value).c_str(), nullptr);
   if (date < 0) return std::nullopt;
-  const auto wait = std::chrono::duration_cast<std::chrono::seconds>(
-      std::chrono::system_clock::from_time_t(date) - now);
+  // In seconds: the year 3000 is more nanoseconds than the system clock's type holds.
+  const std::chrono::seconds wait(date - std::chrono::system_clock::to_time_t(now));
   return std::clamp(wait, std::chrono::seconds(0), kMax);
 }
 

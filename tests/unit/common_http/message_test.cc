@@ -46,6 +46,7 @@ TEST(RetryAfter, SecondsDatesAndNonsense) {
   EXPECT_EQ(ParseRetryAfter("86400", now), std::chrono::seconds(3600));
   EXPECT_EQ(ParseRetryAfter("Tue, 14 Nov 2023 22:13:30 GMT", now), std::chrono::seconds(10));
   EXPECT_EQ(ParseRetryAfter("Tue, 14 Nov 2023 22:13:00 GMT", now), std::chrono::seconds(0));
+  EXPECT_EQ(ParseRetryAfter("Tue, 14 Nov 3577 22:13:00 GMT", now), std::chrono::seconds(3600));
   EXPECT_EQ(ParseRetryAfter("soon", now), std::nullopt);
 }
 
