@@ -102,7 +102,8 @@ TEST_F(FuseFaultsTest, MetadataWorksWhile64ReadersWait) {
   }
   ASSERT_TRUE(image_.blob().AwaitWaiting(12));  // 16 threads, 4 of them kept free
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
-  while (session().Inflight().size() < kReaders && std::chrono::steady_clock::now() < deadline) {
+  // For a moment more: threads that have replied to an open or a lookup are not yet done with it.
+  while (session().Inflight().size() != kReaders && std::chrono::steady_clock::now() < deadline) {
     std::this_thread::sleep_for(milliseconds(10));
   }
   EXPECT_EQ(session().Inflight().size(), static_cast<std::size_t>(kReaders));
