@@ -18,7 +18,7 @@ test:  ## All tests that need no cluster
 	@scripts/quiet "build dev" cmake --build build/dev -j$(JOBS)
 	@ctest --test-dir build/dev --output-on-failure -j$(JOBS) --timeout 300
 
-check:  ## Format, layers, headers, sizes, wrappers, docs
+check:  ## Format, layers, headers, sizes, wrappers, docs; clang-tidy on what changed
 	@scripts/setup build check
 	@scripts/check
 
@@ -39,9 +39,9 @@ fuzz:  ## SECONDS_EACH=60 for every fuzz target
 	@scripts/setup build fuzz
 	@scripts/fuzz $(or $(SECONDS_EACH),60)
 
-asan:  ## All tests under ASan, LSan and UBSan
+asan:  ## Unit and integration tests under ASan, LSan and UBSan; MOUNTS=1: all tests
 	@scripts/setup build test fuzz
-	@scripts/sanitize asan "$(TESTS)"
+	@MOUNTS="$(MOUNTS)" scripts/sanitize asan "$(TESTS)"
 
 tsan: build  ## Cache, scheduler, FUSE and daemon under TSan
 	@scripts/setup test fuzz
