@@ -36,9 +36,6 @@ class Image {
   virtual std::shared_ptr<const rafs::Filesystem> filesystem() const = 0;
   /// Over all blobs; does not wait.
   virtual storage::BlobProgress progress() const = 0;
-  /// For a mount that is to be filled: gets on its way, in the background, what the first read of
-  /// each blob has to know about it.
-  virtual void WarmUp() = 0;
   /// Fetches everything in the background. `on_complete` runs once on some thread when all is
   /// local (at once when it is already), unless this object is gone before.
   virtual Status Fill(std::function<void()> on_complete, storage::FillStart start) = 0;

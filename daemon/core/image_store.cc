@@ -34,7 +34,6 @@ class ImageUse final : public Image {
     return shared_->filesystem();
   }
   storage::BlobProgress progress() const override { return shared_->progress(); }
-  void WarmUp() override { shared_->WarmUp(); }
   Status Fill(std::function<void()> on_complete, storage::FillStart start) override {
     return shared_->Fill(
         [alive = std::weak_ptr<int>(alive_), done = std::move(on_complete)] {

@@ -126,7 +126,6 @@ class MountService : public std::enable_shared_from_this<MountService> {
   // mount_work.cc: on the pools
   Status Start(const EntryPtr& entry);
   void RunMount(const EntryPtr& entry);
-  bool Fills(const api::MountRequest& request) const;
   Status MountNow(const Context& ctx, const EntryPtr& entry);
   void AfterMounted(const EntryPtr& entry);
   void RunReady(const EntryPtr& entry);

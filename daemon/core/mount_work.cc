@@ -57,10 +57,6 @@ void MountService::RunMount(const EntryPtr& entry) {
   AfterMounted(entry);
 }
 
-bool MountService::Fills(const api::MountRequest& request) const {
-  return (request.fill && options_.fill) || request.ready == api::Ready::kComplete;
-}
-
 // While an entry is busy, only the operation on it writes its fields; the lock is for readers.
 Status MountService::MountNow(const Context& ctx, const EntryPtr& entry) {
   const TimePoint began = parts_.clock.Now();
@@ -71,8 +67,6 @@ Status MountService::MountNow(const Context& ctx, const EntryPtr& entry) {
                                             .plain_http = request.plain_http,
                                             .pinned_digest = entry->pinned_digest,
                                             .credentials = entry->credentials}));
-  // Goes on while the kernel is told about the mount.
-  if (Fills(request)) image->WarmUp();
   DAVIT_TRY(parts_.prepare(request.mountpoint, entry->restored));
   // Before the mount: after a crash in between it is mounted again, and found by its id.
   DAVIT_TRY(parts_.store.Save({.request = request,
@@ -107,7 +101,7 @@ void MountService::AfterMounted(const EntryPtr& entry) {
     const MutexLock lock(mutex_);
     image = entry->image;
     ready = entry->request.ready;
-    fill = Fills(entry->request);
+    fill = (entry->request.fill && options_.fill) || ready == api::Ready::kComplete;
     entry->only_filling = ready == api::Ready::kComplete;
   }
   if (ready == api::Ready::kMounted) Reached(entry, ready);

@@ -64,13 +64,6 @@ void SharedImage::BlobComplete(const std::shared_ptr<FillState>& state) {
   for (const auto& listener : listeners) listener();
 }
 
-void SharedImage::WarmUp() {
-  for (std::uint32_t i = 0; i < metadata().blobs().size(); ++i) {
-    // One that cannot be opened is reported by whoever reads it.
-    if (const auto blob = fs_->Blob(i); blob.ok()) cache_.LoadMap(*blob);
-  }
-}
-
 Status SharedImage::Fill(std::function<void()> on_complete, storage::FillStart start) {
   const auto count = static_cast<std::uint32_t>(metadata().blobs().size());
   std::vector<std::shared_ptr<storage::CachedBlob>> blobs;

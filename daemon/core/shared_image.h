@@ -33,7 +33,6 @@ class SharedImage {
   std::shared_ptr<const rafs::Filesystem> filesystem() const { return fs_; }
   storage::BlobProgress progress() const;
 
-  void WarmUp();
   /// Starts the background fill at the first call, and hastens it at a later one that wants it at
   /// once; `on_complete` runs when all is local.
   Status Fill(std::function<void()> on_complete, storage::FillStart start);

@@ -15,16 +15,13 @@ constexpr std::chrono::seconds kFirstRetry{15};
 constexpr std::chrono::seconds kLastRetry{600};
 }  // namespace
 
-void BlobCore::LoadAhead() {
-  MutexLock lock(mutex_);
-  if (loaded_.load() == nullptr) LoadInBackground();
-}
-
 void BlobCore::Prefetch(const std::vector<ByteRange>& ranges, Cause cause) {
   {
     MutexLock lock(mutex_);
     for (const ByteRange& range : ranges) background_.ranges.emplace_back(range, cause);
+    background_.load_at_once.request_stop();
   }
+  env_.fetch.Wake();
   Pump();
 }
 
@@ -36,6 +33,7 @@ void BlobCore::Fill(std::function<void()> on_complete, FillStart start) {
     if (on_complete) background_.on_complete.push_back(std::move(on_complete));
     if (start == FillStart::kAtOnce) {
       background_.at_once = true;
+      background_.load_at_once.request_stop();
       for (const auto& [unit, flight] : flights_) {
         if (flight->fill_asked_at) flight->at_once.request_stop();
       }
@@ -57,6 +55,7 @@ void BlobCore::StopBackground() {
     background_.on_complete.clear();
     background_.stop.request_stop();
     background_.stop = std::stop_source();
+    background_.load_at_once = std::stop_source();
     for (const auto& [unit, flight] : flights_) {
       if (flight->cause == Cause::kDemand || flight->waiters > 0) continue;
       if (flights.empty() || flights.back() != flight) flights.push_back(flight);
@@ -139,24 +138,30 @@ void BlobCore::ScheduleRetry() {
 void BlobCore::LoadInBackground() {
   if (background_.loading) return;
   background_.loading = true;
-  const Context ctx{.cause = Cause::kPrefetch, .stop = background_.stop.get_token()};
-  env_.fetch.Submit(FetchPool::Job{.cause = Cause::kPrefetch,
-                                   .host = users_.front()->source->Host(),
-                                   .run = [self = shared_from_this(), user = users_.front(), ctx] {
-                                     const auto loaded = self->Load(ctx, *user);
-                                     {
-                                       MutexLock lock(self->mutex_);
-                                       self->background_.loading = false;
-                                       if (!loaded.ok()) self->ScheduleRetry();
-                                     }
-                                     if (loaded.ok()) {
-                                       self->Pump();
-                                     } else if (loaded.error().code() != Code::kCancelled) {
-                                       log::Warn(
-                                           "cannot fill a blob yet",
-                                           {{"blob", self->id_.value}, {"error", loaded.error()}});
-                                     }
-                                   }});
+  // Like the fill's content, what only a fill needs keeps out of the way of the first readers.
+  const bool listed = !background_.ranges.empty();
+  const Cause cause = listed ? Cause::kPrefetch : Cause::kBackfill;
+  const Context ctx{.cause = cause, .stop = background_.stop.get_token()};
+  env_.fetch.Submit(
+      FetchPool::Job{.cause = cause,
+                     .host = users_.front()->source->Host(),
+                     .run =
+                         [self = shared_from_this(), user = users_.front(), ctx] {
+                           const auto loaded = self->Load(ctx, *user);
+                           {
+                             MutexLock lock(self->mutex_);
+                             self->background_.loading = false;
+                             if (!loaded.ok()) self->ScheduleRetry();
+                           }
+                           if (loaded.ok()) {
+                             self->Pump();
+                           } else if (loaded.error().code() != Code::kCancelled) {
+                             log::Warn("cannot fill a blob yet",
+                                       {{"blob", self->id_.value}, {"error", loaded.error()}});
+                           }
+                         },
+                     .fill_asked_at = background_.fill_asked_at,
+                     .at_once = background_.load_at_once.get_token()});
 }
 
 std::int64_t BlobCore::UnitDiskSize(const LoadedMap& loaded, std::uint32_t unit) {

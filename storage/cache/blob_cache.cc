@@ -69,7 +69,6 @@ class BlobCacheImpl final : public BlobCache {
   Status Start();
 
   Result<std::shared_ptr<CachedBlob>> OpenBlob(const BlobSpec& spec) override;
-  void LoadMap(const std::shared_ptr<CachedBlob>& blob) override;
   void Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vector<ByteRange> ranges,
                 Cause cause) override;
   void Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete,
@@ -268,10 +267,6 @@ std::vector<std::shared_ptr<BlobCore>> BlobCacheImpl::OpenCores() const {
     if (entry.core) cores.push_back(entry.core);
   }
   return cores;
-}
-
-void BlobCacheImpl::LoadMap(const std::shared_ptr<CachedBlob>& blob) {
-  if (const auto core = CoreOf(blob->id())) core->LoadAhead();
 }
 
 void BlobCacheImpl::Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vector<ByteRange> ranges,

@@ -118,8 +118,6 @@ class BlobCache {
   /// only after its own map has been compared with the one that the content was verified by
   /// (kFailedPrecondition when they differ: an image cannot pass its content off as another's).
   virtual Result<std::shared_ptr<CachedBlob>> OpenBlob(const BlobSpec& spec) = 0;
-  /// Gets the blob's map in the background, so that the first read need not wait for it.
-  virtual void LoadMap(const std::shared_ptr<CachedBlob>& blob) = 0;
   /// Makes the ranges local in the background, in this order; returns at once. `cause` is
   /// kPrefetch or kBackfill.
   virtual void Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vector<ByteRange> ranges,

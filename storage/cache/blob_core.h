@@ -115,7 +115,6 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   bool Begin(Flight& flight);
 
   // Background work (blob_background.cc).
-  void LoadAhead();
   void Prefetch(const std::vector<ByteRange>& ranges, Cause cause);
   void Fill(std::function<void()> on_complete, FillStart start);
   void StopBackground();
@@ -182,6 +181,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
     std::deque<std::pair<ByteRange, Cause>> ranges;
     std::optional<TimePoint> fill_asked_at;  // everything is wanted, since then
     bool at_once = false;                    // somebody waits until everything is here
+    std::stop_source load_at_once;           // the same, for the map that is waited for
     bool filled = false;                     // it was all here, and is to stay so
     bool loading = false;
     int running = 0;

@@ -16,7 +16,6 @@ class FakeImages::FakeImage final : public daemon::Image {
   const std::string& platform() const override { return platform_; }
   std::shared_ptr<const rafs::Filesystem> filesystem() const override { return nullptr; }
   storage::BlobProgress progress() const override { return {10, 20, false}; }
-  void WarmUp() override { ++owner_.warm_ups_; }
   Status Fill(std::function<void()> on_complete, storage::FillStart start) override {
     const MutexLock lock(owner_.mutex_);
     owner_.last_start_ = start;

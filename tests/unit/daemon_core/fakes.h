@@ -59,7 +59,6 @@ class FakeImages final : public daemon::ImageProvider {
   std::set<std::string> last_needed() const;
   int open_images() const { return open_images_.load(); }
   int prefetches() const { return prefetches_.load(); }
-  int warm_ups() const { return warm_ups_.load(); }
   /// FetchListed waits for this to become true, or its context's end.
   void BlockListed(bool block);
 
@@ -84,7 +83,6 @@ class FakeImages final : public daemon::ImageProvider {
   std::vector<std::function<void()>> fills_ DAVIT_GUARDED_BY(mutex_);
   std::atomic<int> open_images_{0};
   std::atomic<int> prefetches_{0};
-  std::atomic<int> warm_ups_{0};
 };
 
 /// Sessions that mount nothing. Thread-safe.

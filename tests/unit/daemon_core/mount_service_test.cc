@@ -214,16 +214,6 @@ TEST_F(MountServiceTest, ReadyCompleteWaitsForTheFill) {
   EXPECT_TRUE(Await("m", "mounted"));
   EXPECT_EQ(service->Mount(request, Duration::zero())->state, "mounted");
   EXPECT_EQ(images.last_start(), storage::FillStart::kAtOnce);
-  EXPECT_EQ(images.warm_ups(), 1);
-}
-
-TEST_F(MountServiceTest, ALazyMountFetchesNothingByItself) {
-  Open();
-  api::MountRequest request = Request();
-  request.fill = false;
-  ASSERT_TRUE(service->Mount(request, Duration::zero()).ok());
-  EXPECT_TRUE(Await("m", "mounted"));
-  EXPECT_EQ(images.warm_ups(), 0);
 }
 
 TEST_F(MountServiceTest, UnmountDoesNotWaitForTheFill) {

@@ -154,23 +154,6 @@ TEST_F(FillTest, PrefetchFetchesItsRangesInOrderAndNothingElse) {
   EXPECT_EQ(requests[0].cause, Cause::kPrefetch);
 }
 
-TEST_F(FillTest, AMapThatIsLoadedAheadIsNotLoadedAgain) {
-  const FakeBlob blob({.chunks = 10});
-  OpenCache();
-  BlobSpec spec = blob.Spec();
-  std::atomic<int> loads{0};
-  spec.load_map = [&loads, load = spec.load_map](const Context& ctx) {
-    ++loads;
-    return load(ctx);
-  };
-  const auto cached = *cache_->OpenBlob(spec);
-  cache_->LoadMap(cached);
-  ASSERT_TRUE(Eventually([&] { return cached->progress().bytes_total != 0 && loads == 1; }));
-  ASSERT_TRUE(ReadAndCompare(*cached, blob, RangeOf(blob, 0)).ok());
-  EXPECT_EQ(loads, 1);
-  EXPECT_EQ(blob.source->requests().size(), 1U);  // the read's: nothing was fetched ahead
-}
-
 TEST_F(FillTest, StopBackgroundEndsIt) {
   const FakeBlob blob({.chunks = 300});
   options_.max_request_bytes = 16 << 10;
