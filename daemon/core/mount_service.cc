@@ -238,6 +238,7 @@ std::vector<api::MountInfo> MountService::List() const {
     for (const auto& [id, entry] : entries_) found.emplace_back(entry->info, entry->image);
   }
   std::vector<api::MountInfo> out;
+  out.reserve(found.size());
   for (auto& [info, image] : found) out.push_back(WithProgress(std::move(info), image));
   return out;
 }

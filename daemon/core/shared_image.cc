@@ -72,7 +72,6 @@ Status SharedImage::Fill(std::function<void()> on_complete, storage::FillStart s
     blobs.push_back(std::move(blob));
   }
   bool first = false;
-  bool complete = false;
   {
     const MutexLock lock(fill_->mutex);
     first = !fill_->started;
@@ -80,10 +79,9 @@ Status SharedImage::Fill(std::function<void()> on_complete, storage::FillStart s
       fill_->started = true;
       fill_->missing = blobs.size();
     }
-    complete = fill_->missing == 0;
-    if (!complete) fill_->waiting.push_back(std::move(on_complete));
+    if (fill_->missing != 0) fill_->waiting.push_back(std::exchange(on_complete, nullptr));
   }
-  if (complete) {
+  if (on_complete) {  // all of it is here
     on_complete();
     return {};
   }
