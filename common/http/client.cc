@@ -114,6 +114,17 @@ class Transfer {
         std::as_writable_bytes(std::span(buffer, size * n)));
   }
 
+  // A kept connection that the server had closed already is replaced; the body begins again.
+  static int OnSeek(void* self, curl_off_t offset, int origin) {
+    auto& transfer = *static_cast<Transfer*>(self);
+    const auto at = static_cast<std::uint64_t>(offset);
+    if (origin != SEEK_SET || offset < 0 || at > transfer.request_.upload->size) {
+      return CURL_SEEKFUNC_CANTSEEK;
+    }
+    transfer.uploaded_ = at;
+    return CURL_SEEKFUNC_OK;
+  }
+
   bool HeaderLine(std::string_view line);
   /// Once, before the first byte of the body or at the end.
   Status Announce();
@@ -183,7 +194,7 @@ std::size_t Transfer::Upload(MutableBytes buffer) {
   const std::uint64_t left = request_.upload->size - uploaded_;
   if (left == 0) return 0;
   buffer = buffer.first(static_cast<std::size_t>(std::min<std::uint64_t>(buffer.size(), left)));
-  auto n = request_.upload->read(buffer);
+  auto n = request_.upload->read(uploaded_, buffer);
   Progress();
   if (n.ok() && (*n == 0 || *n > buffer.size())) {
     // The server would wait for the promised bytes until the stall timeout.
@@ -230,6 +241,8 @@ void Transfer::SetBody(CURL* easy) {
                      static_cast<curl_off_t>(request_.upload->size));
     curl_easy_setopt(easy, CURLOPT_READFUNCTION, OnUpload);
     curl_easy_setopt(easy, CURLOPT_READDATA, this);
+    curl_easy_setopt(easy, CURLOPT_SEEKFUNCTION, OnSeek);
+    curl_easy_setopt(easy, CURLOPT_SEEKDATA, this);
     curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, kReceiveBuffer);
   } else if (method == "HEAD") {
     curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);

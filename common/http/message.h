@@ -46,7 +46,9 @@ struct TlsOptions {
 /// A body to send in pieces: fills the buffer, 0 at the end. Called on the caller's thread.
 struct UploadBody {
   std::uint64_t size = 0;
-  std::function<Result<std::size_t>(MutableBytes)> read;
+  /// Bytes from an offset on. Offsets ascend, but for a connection that turned out to be dead and
+  /// is replaced: it begins again.
+  std::function<Result<std::size_t>(std::uint64_t offset, MutableBytes)> read;
 };
 
 struct Request {

@@ -59,9 +59,9 @@ void Upload::AddBody(Call& call, std::uint64_t offset, std::uint64_t size) const
   call.upload = [this, offset, size] {
     http::UploadBody body;
     body.size = size;
-    body.read = [this, position = offset,
-                 end = offset + size](MutableBytes out) mutable -> Result<std::size_t> {
-      const std::size_t n = std::min<std::uint64_t>(out.size(), end - position);
+    body.read = [this, offset, size](std::uint64_t at, MutableBytes out) -> Result<std::size_t> {
+      const std::uint64_t position = offset + at;
+      const std::size_t n = std::min<std::uint64_t>(out.size(), size - at);
       if (n == 0) return std::size_t{0};
       DAVIT_TRY_ASSIGN(const std::size_t got, content_.read_at(position, out.first(n)));
       if (got == 0 || got > n) {
@@ -69,7 +69,6 @@ void Upload::AddBody(Call& call, std::uint64_t offset, std::uint64_t size) const
                      fmt::format("the content of {} ends at byte {} of {}",
                                  content_.descriptor.digest, position, content_.descriptor.size));
       }
-      position += got;
       return got;
     };
     return body;

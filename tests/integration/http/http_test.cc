@@ -133,14 +133,13 @@ TEST_F(ClientTest, UploadsInPieces) {
   const auto begun = client_->Do({}, request);
   ASSERT_EQ(begun->status, 202);
   const std::string content(300'000, 'u');
-  std::size_t at = 0;
   request.method = "PATCH";
   request.url = *begun->headers.Get("Location");
   request.upload = UploadBody{
-      content.size(), [&](MutableBytes out) -> Result<std::size_t> {
-        const std::size_t n = std::min({out.size(), std::size_t{7000}, content.size() - at});
+      content.size(), [&](std::uint64_t at, MutableBytes out) -> Result<std::size_t> {
+        const std::size_t n =
+            std::min({out.size(), std::size_t{7000}, std::size_t{content.size() - at}});
         std::copy_n(AsBytes(content).begin() + static_cast<std::ptrdiff_t>(at), n, out.begin());
-        at += n;
         return n;
       }};
   const auto patched = client_->Do({}, request);
@@ -208,7 +207,7 @@ TEST_F(ClientTest, AnUploadThatEndsEarlyFailsAtOnce) {
   request.method = "PUT";
   request.url = "http://" + registry_->host() + "/v2/r/manifests/t";
   bool given = false;
-  request.upload = UploadBody{1000, [&](MutableBytes out) -> Result<std::size_t> {
+  request.upload = UploadBody{1000, [&](std::uint64_t, MutableBytes out) -> Result<std::size_t> {
                                 if (std::exchange(given, true)) return std::size_t{0};
                                 out[0] = std::byte{'x'};
                                 return std::size_t{1};
