@@ -218,10 +218,15 @@ Status Upload::Run(const Context& ctx) {
     if (status.ok()) return status;
     Cancel(ctx);
     if (!ctx.Check("").ok()) return status;
-    const bool again = IsTransient(status.error()) && Small()
-                           ? failures < session_.shared().options.retries &&
-                                 session_.PauseBeforeRetry(ctx, failures++, status.error())
-                           : NeedsRestart(status.error()) && restarts++ < kMaxRestarts;
+    bool again = false;
+    if (IsTransient(status.error()) && Small()) {
+      again = failures < session_.shared().options.retries &&
+              session_.PauseBeforeRetry(ctx, failures, status.error());
+      ++failures;
+    } else if (NeedsRestart(status.error())) {
+      again = restarts < kMaxRestarts;
+      ++restarts;
+    }
     if (!again) return status;
   }
 }
