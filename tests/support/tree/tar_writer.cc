@@ -1,7 +1,8 @@
 #include "tests/support/tree/tar_writer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <cstdio>
 #include <cstring>
 #include <random>
 
@@ -12,11 +13,8 @@ constexpr std::size_t kBlock = 512;
 
 // Octal, or base 256 for what does not fit (GNU).
 void PutNumber(char* field, std::size_t size, std::int64_t value) {
-  if (value >= 0 && (size > 8 || value < (1 << 21))) {
-    std::string text(size, '\0');
-    std::snprintf(text.data(), size, "%0*llo", static_cast<int>(size - 1),
-                  static_cast<unsigned long long>(value));
-    std::memcpy(field, text.data(), size);
+  if (value >= 0 && value < (std::int64_t{1} << (3 * (size - 1)))) {
+    fmt::format("{:0{}o}", value, size - 1).copy(field, size);  // a NUL is left behind it
     return;
   }
   for (std::size_t i = size; i-- > 0;) {
@@ -67,7 +65,8 @@ void TarWriter::Header(const TarEntry& entry, const std::string& name, const std
   std::memset(h + 148, ' ', 8);
   unsigned sum = 0;
   for (const char c : h) sum += static_cast<unsigned char>(c);
-  std::snprintf(h + 148, 8, "%06o", sum);
+  fmt::format("{:06o}", sum).copy(h + 148, 6);
+  h[154] = '\0';
   h[155] = ' ';
   out_.append(h, kBlock);
 }
