@@ -64,7 +64,8 @@ constexpr FieldInfo kFields[] = {
     {"registry.plain_http_hosts", kList, AT(registry.plain_http_hosts), "none", 0, 0, "",
      "Registry hosts (with port) that are spoken to without TLS."},
     {"registry.hosts_dir", kPath, AT(registry.hosts_dir), "none", 0, 0, "",
-     "Mirrors: a directory with HOST/hosts.toml files as containerd reads them."},
+     "Mirrors: a directory with HOST/hosts.toml files as containerd reads them, looked at again "
+     "after changes."},
     {"registry.ca_files", kList, AT(registry.ca_files), "none", 0, 0, "",
      "PEM files with certificate authorities that are trusted besides the system's."},
     {"registry.client_cert_file", kPath, AT(registry.client_cert_file), "none", 0, 0, "",

@@ -151,6 +151,7 @@ std::string ToJson(const CacheInfo& info) {
            {"fetched_bytes", info.fetched_bytes},
            {"deduplicated_bytes", info.deduplicated_bytes},
            {"corrupt_chunks", info.corrupt_chunks},
+           {"lost_chunks", info.lost_chunks},
            {"evicted_bytes", info.evicted_bytes},
            {"write_errors", info.write_errors},
            {"blobs", Json::array()}};
@@ -220,6 +221,7 @@ Result<CacheInfo> CacheInfoFromJson(std::string_view text) {
   info.fetched_bytes = UintOf(body, "fetched_bytes");
   info.deduplicated_bytes = UintOf(body, "deduplicated_bytes");
   info.corrupt_chunks = UintOf(body, "corrupt_chunks");
+  info.lost_chunks = UintOf(body, "lost_chunks");
   info.evicted_bytes = UintOf(body, "evicted_bytes");
   info.write_errors = UintOf(body, "write_errors");
   DAVIT_TRY_ASSIGN(const nlohmann::json* blobs, json::GetArray(body, "blobs"));

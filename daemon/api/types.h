@@ -88,7 +88,7 @@ struct CacheInfo {
   std::string directory;
   std::uint64_t budget_bytes = 0, bytes_on_disk = 0;
   std::uint64_t hits = 0, misses = 0, fetched_bytes = 0, deduplicated_bytes = 0;
-  std::uint64_t corrupt_chunks = 0, evicted_bytes = 0, write_errors = 0;
+  std::uint64_t corrupt_chunks = 0, lost_chunks = 0, evicted_bytes = 0, write_errors = 0;
   std::vector<CacheBlob> blobs;
 };
 

@@ -277,6 +277,7 @@ api::CacheInfo DaemonImpl::Cache() const {
   info.fetched_bytes = stats.fetched_bytes;
   info.deduplicated_bytes = stats.deduplicated_bytes;
   info.corrupt_chunks = stats.corrupt_chunks;
+  info.lost_chunks = stats.lost_chunks;
   info.evicted_bytes = stats.evicted_bytes;
   info.write_errors = stats.write_errors;
   for (const storage::BlobCache::BlobInfo& blob : cache_->List()) {

@@ -53,12 +53,14 @@ void ImageWriter::Send(const std::string& path, const oci::Descriptor& descripto
   };
   const Result<bool> sent = send();
   ::unlink(path.c_str());
-  MutexLock lock(mutex_);
-  if (!sent.ok()) {
-    if (first_error_.ok()) first_error_ = sent.error();
-    return;
+  {
+    MutexLock lock(mutex_);
+    if (!sent.ok()) {
+      if (first_error_.ok()) first_error_ = sent.error();
+      return;
+    }
+    if (*sent) pushed_bytes_ += descriptor.size;
   }
-  if (*sent) pushed_bytes_ += descriptor.size;
   event.kind = ConvertEvent::Kind::kPushDone;
   event.bytes = *sent ? descriptor.size : 0;
   Notify(event);

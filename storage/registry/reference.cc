@@ -175,15 +175,14 @@ Result<Reference> ParseRegistry(std::string_view text) {
     out.host = "docker.io";
   }
   if (out.host == "index.docker.io" || out.host == "registry-1.docker.io") out.host = "docker.io";
-  if (!ValidRepository(rest)) {
+  out.repository = std::string(rest);
+  if (out.host == "docker.io" && !rest.contains('/')) out.repository.insert(0, "library/");
+  if (!ValidRepository(out.repository)) {
     return Bad(text,
                fmt::format("the repository '{}' is not lower-case letters and digits, joined by "
                            "'.', '_', '-' and '/', at most 255 in all",
-                           rest));
+                           out.repository));
   }
-  out.repository = std::string(rest);
-  if (out.host == "docker.io" && out.repository.find('/') == std::string::npos)
-    out.repository.insert(0, "library/");
   if (out.tag.empty() && out.digest.empty()) out.tag = "latest";
   return out;
 }

@@ -204,6 +204,7 @@ class FailingDiskTest(DiskCase):
         _, text, _ = self.daemon.request("GET", "/metrics")
         lost = next(line for line in str(text).splitlines() if line.startswith("davit_cache_lost_chunks_total "))
         self.assertGreater(float(lost.split()[1]), 0)
+        self.assertGreater(self.daemon.call("GET", "/api/v1/cache")["lost_chunks"], 0)
         self.check_alive()
 
     def test_syncs_fail(self):

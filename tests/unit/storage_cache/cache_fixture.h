@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "common/base/fd.h"
@@ -31,6 +33,15 @@ class CacheFixture : public ::testing::Test {
     auto cache = BlobCache::Open(options_, files_, *scheduler_, clock_);
     ASSERT_TRUE(cache.ok()) << cache.error().ToString();
     cache_ = *std::move(cache);
+  }
+  /// Whether it comes true within some seconds.
+  template <class Predicate>
+  static bool Eventually(Predicate predicate) {
+    for (int i = 0; i < 5000; ++i) {
+      if (predicate()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return false;
   }
   std::shared_ptr<CachedBlob> OpenBlob(const FakeBlob& blob) {
     auto opened = cache_->OpenBlob(blob.Spec());

@@ -11,14 +11,6 @@ namespace {
 
 class FillFaultsTest : public CacheFixture {
  protected:
-  template <class Predicate>
-  static bool Eventually(Predicate predicate) {
-    for (int i = 0; i < 5000; ++i) {
-      if (predicate()) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return false;
-  }
   static std::size_t RequestsFor(const FakeBlob& blob, std::uint32_t unit) {
     const Unit wanted = blob.map->UnitAt(unit);
     std::size_t n = 0;

@@ -10,14 +10,6 @@ namespace {
 
 class FillTest : public CacheFixture {
  protected:
-  template <class Predicate>
-  static bool Eventually(Predicate predicate) {
-    for (int i = 0; i < 5000; ++i) {
-      if (predicate()) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return false;
-  }
   void FillAndWait(const std::shared_ptr<CachedBlob>& cached) {
     std::atomic<bool> done{false};
     cache_->Fill(cached, [&] {

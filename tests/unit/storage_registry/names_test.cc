@@ -87,6 +87,7 @@ TEST(Reference, RefusesEverythingElse) {
                                                           std::string("h.io/a\0b", 8),
                                                           std::string(5000, 'a'),
                                                           "h.io/" + std::string(256, 'a'),
+                                                          std::string(248, 'a'),  // + library/
                                                           "h.io/a:" + std::string(129, 'a')}) {
     const auto got = Reference::Parse(text);
     EXPECT_FALSE(got.ok()) << text;
