@@ -185,8 +185,9 @@ TEST_F(CsiRpc, EveryCodeHasItsNameInGrpc) {
       {Code::kInternal, grpc::INTERNAL}};
   int number = 0;
   for (const auto& [code, expected] : codes) {
-    daemon_.on_mount = [code = code](const Context&, const daemon::api::MountRequest&) -> Status {
-      return Error(code, "why").WithHint("next step");
+    daemon_.on_mount = [failure = code](const Context&,
+                                        const daemon::api::MountRequest&) -> Status {
+      return Error(failure, "why").WithHint("next step");
     };
     const std::string volume = "code" + std::to_string(number++);
     const grpc::Status status = Publish(PublishRequest(volume), seconds(20));
