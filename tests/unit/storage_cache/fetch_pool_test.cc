@@ -22,12 +22,17 @@ FetchPool::Job JobOf(Cause cause, std::move_only_function<void()> run) {
           .fill_asked_at = cause == Cause::kBackfill ? std::optional(Now()) : std::nullopt};
 }
 
+// What jobs use is declared before the pool: its end is the end of the last job.
+
 TEST(FetchPool, FillWaitsUntilReadersWereQuiet) {
+  std::latch begun(1), end(1), filled(1), prefetched(1);
+  std::atomic<TimePoint> demand_end{}, fill_begin{};
+  std::latch begun(1), end(1), filled(1);
+  std::latch filled(2);
+  std::latch ran(1), filled(1);
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(100),
                   .quiet_window = milliseconds(60'000)});
-  std::latch begun(1), end(1), filled(1), prefetched(1);
-  std::atomic<TimePoint> demand_end{}, fill_begin{};
   pool.Submit(JobOf(Cause::kDemand, [&] {
     begun.count_down();
     end.wait();
@@ -50,7 +55,6 @@ TEST(FetchPool, FillWaitsInTheBeginningOnly) {
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(60'000),
                   .quiet_window = milliseconds(50)});
-  std::latch begun(1), end(1), filled(1);
   pool.Submit(JobOf(Cause::kDemand, [&] {
     begun.count_down();
     end.wait();
@@ -67,7 +71,6 @@ TEST(FetchPool, AFillThatIsWantedAtOnceDoesNotWait) {
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(60'000),
                   .quiet_window = milliseconds(60'000)});
-  std::latch filled(2);
   std::stop_source first, second;
   for (const std::stop_source& at_once : {first, second}) {
     FetchPool::Job job = JobOf(Cause::kBackfill, [&] { filled.count_down(); });
@@ -84,7 +87,6 @@ TEST(FetchPool, AReaderWhoNeedsItEndsTheWait) {
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(60'000),
                   .quiet_window = milliseconds(60'000)});
-  std::latch ran(1), filled(1);
   pool.Submit(JobOf(Cause::kDemand, [&] { ran.count_down(); }));
   ran.wait();
   std::stop_source hurry;
