@@ -23,13 +23,9 @@ FetchPool::Job JobOf(Cause cause, std::move_only_function<void()> run) {
 }
 
 // What jobs use is declared before the pool: its end is the end of the last job.
-
 TEST(FetchPool, FillWaitsUntilReadersWereQuiet) {
   std::latch begun(1), end(1), filled(1), prefetched(1);
   std::atomic<TimePoint> demand_end{}, fill_begin{};
-  std::latch begun(1), end(1), filled(1);
-  std::latch filled(2);
-  std::latch ran(1), filled(1);
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(100),
                   .quiet_window = milliseconds(60'000)});
@@ -52,6 +48,7 @@ TEST(FetchPool, FillWaitsUntilReadersWereQuiet) {
 }
 
 TEST(FetchPool, FillWaitsInTheBeginningOnly) {
+  std::latch begun(1), end(1), filled(1);
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(60'000),
                   .quiet_window = milliseconds(50)});
@@ -68,6 +65,7 @@ TEST(FetchPool, FillWaitsInTheBeginningOnly) {
 }
 
 TEST(FetchPool, AFillThatIsWantedAtOnceDoesNotWait) {
+  std::latch filled(2);
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(60'000),
                   .quiet_window = milliseconds(60'000)});
@@ -84,6 +82,7 @@ TEST(FetchPool, AFillThatIsWantedAtOnceDoesNotWait) {
 }
 
 TEST(FetchPool, AReaderWhoNeedsItEndsTheWait) {
+  std::latch ran(1), filled(1);
   FetchPool pool({.threads_per_host = 4,
                   .quiet_period = milliseconds(60'000),
                   .quiet_window = milliseconds(60'000)});
