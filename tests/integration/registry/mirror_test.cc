@@ -6,7 +6,6 @@ namespace davit::testing {
 namespace {
 
 using Auth = FakeRegistry::Options::Auth;
-using Kind = Fault::Kind;
 
 TEST_F(FaultTest, MirrorsInOrderThenTheRegistry) {
   Start();
