@@ -137,17 +137,41 @@ Status RemoteRepository::EditFallbackTag(const Context& ctx, const std::string& 
   return {};
 }
 
-Status RemoteRepository::RemoveFromFallbackTag(const Context& ctx, const std::string& digest) {
+Result<std::optional<RemoteRepository::Listed>> RemoteRepository::FindInFallbackTag(
+    const Context& ctx, const std::string& digest) {
+  using None = std::optional<Listed>;
   Result<Document> document = GetManifestFromOrigin(ctx, digest);
-  // Whatever is wrong with it: it can be deleted without.
-  if (!document.ok()) return {};
+  if (!document.ok() && IsTransient(document.error())) return std::move(document).error();
+  // Whatever else is wrong with it: it can be deleted without.
+  if (!document.ok()) return None();
   std::optional<oci::Descriptor> subject;
-  oci::Descriptor referrer = document->descriptor;
-  if (!DescribeReferrer(referrer.media_type, document->content, referrer, subject).ok() || !subject)
-    return {};
+  Listed out{.subject = {}, .referrer = document->descriptor};
+  const std::string media_type = out.referrer.media_type;
+  if (!DescribeReferrer(media_type, document->content, out.referrer, subject).ok() || !subject)
+    return None();
   DAVIT_TRY_ASSIGN(const auto by_api, ReferrersByApi(ctx, subject->digest, ""));
-  if (by_api) return {};
-  return EditFallbackTag(ctx, subject->digest, referrer, false);
+  if (by_api) return None();
+  out.subject = subject->digest;
+  return std::optional(std::move(out));
+}
+
+Status RemoteRepository::DeleteManifest(const Context& ctx, const std::string& tag_or_digest) {
+  DAVIT_TRY(CheckName(tag_or_digest));
+  const bool by_digest = tag_or_digest.find(':') != std::string::npos;
+  if (!by_digest) return SendDelete(ctx, tag_or_digest, false);
+  // Its subject cannot be read any more once it is gone, and a list that does not name it any more
+  // would be wrong if the registry refused: so look first, delete, and then change the list.
+  DAVIT_TRY_ASSIGN(const std::optional<Listed> listed, FindInFallbackTag(ctx, tag_or_digest));
+  DAVIT_TRY(SendDelete(ctx, tag_or_digest, listed.has_value()));
+  if (!listed) return {};
+  Status edited = EditFallbackTag(ctx, listed->subject, listed->referrer, false);
+  if (edited.ok()) return {};
+  return std::move(edited)
+      .error()
+      .WithContext(fmt::format("{}: {} is deleted, but the referrers of {} still list it",
+                               Describe(), tag_or_digest, listed->subject))
+      .WithHint(fmt::format("readers skip the entry; who may push the tag {} can take it out",
+                            FallbackTag(listed->subject)));
 }
 
 }  // namespace davit::registry

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "common/digest/digest.h"
 #include "common/json/json.h"
@@ -186,18 +187,21 @@ Result<std::vector<std::string>> RemoteRepository::ListTags(const Context& ctx) 
   return Error(Code::kUnavailable, fmt::format("{}: the pages of tags do not end", Describe()));
 }
 
-Status RemoteRepository::DeleteManifest(const Context& ctx, const std::string& tag_or_digest) {
-  DAVIT_TRY(CheckName(tag_or_digest));
-  if (IsDigest(tag_or_digest)) DAVIT_TRY(RemoveFromFallbackTag(ctx, tag_or_digest));
+Status RemoteRepository::SendDelete(const Context& ctx, const std::string& tag_or_digest,
+                                    bool was_there) {
   Call call;
   call.what = fmt::format("delete '{}'", tag_or_digest);
   call.method = "DELETE";
   call.url = session_->Url(session_->origin(), "manifests/" + tag_or_digest);
   call.scope = RepositoryScope(session_->repository(), "pull,push,delete");
+  bool sent = false;
   return session_->Retry(ctx, [&]() -> Status {
+    const bool again = std::exchange(sent, true);
     DAVIT_TRY_ASSIGN(const Reply reply, session_->Send(ctx, session_->origin(), call));
     const int status = reply.response.status;
     if (status == 200 || status == 202 || status == 204) return {};
+    // An earlier try has done it, and only its answer got lost.
+    if (status == 404 && again && was_there) return {};
     Error error = session_->Unexpected(reply, session_->origin(), call);
     // 400 is what registries without deletion of tags say; the digest is the way there.
     if (status == 405 || (status == 400 && !IsDigest(tag_or_digest))) {

@@ -46,7 +46,15 @@ class RemoteRepository final : public Repository {
                                                       const std::string& digest);
   Status EditFallbackTag(const Context& ctx, const std::string& subject,
                          const oci::Descriptor& referrer, bool add);
-  Status RemoveFromFallbackTag(const Context& ctx, const std::string& digest);
+  /// An entry of a fall-back tag, and whose tag it is.
+  struct Listed {
+    std::string subject;
+    oci::Descriptor referrer;
+  };
+  /// Where the manifest is listed as a referrer by tag; nothing when it is not, or when the
+  /// registry keeps such lists itself.
+  Result<std::optional<Listed>> FindInFallbackTag(const Context& ctx, const std::string& digest);
+  Status SendDelete(const Context& ctx, const std::string& tag_or_digest, bool was_there);
   Result<http::Headers> PutManifest(const Context& ctx, const std::string& name,
                                     std::string_view media_type, const std::string& content);
 

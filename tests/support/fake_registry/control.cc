@@ -14,6 +14,7 @@ using Kind = Fault::Kind;
 const std::map<std::string, Kind>& Kinds() {
   static const std::map<std::string, Kind> kinds = {
       {"status", Kind::kStatus},
+      {"refuse", Kind::kRefuse},
       {"reset", Kind::kReset},
       {"short_body", Kind::kShortBody},
       {"wrong_range", Kind::kWrongRange},

@@ -170,7 +170,7 @@ class Impl final : public FakeRegistry {
     if (fault && fault->kind == Fault::Kind::kExpiredToken) routes_.ExpireTokens();
     if (fault && fault->delay_ms > 0)
       std::this_thread::sleep_for(std::chrono::milliseconds(fault->delay_ms));
-    response = routes_.Handle(request);
+    if (!fault || fault->kind != Fault::Kind::kRefuse) response = routes_.Handle(request);
     if (fault) Apply(*fault, request, response);
     std::size_t entry = 0;
     {
@@ -231,6 +231,7 @@ class Impl final : public FakeRegistry {
     const bool ranged = response.status == 206;
     switch (fault.kind) {
       case Fault::Kind::kStatus:
+      case Fault::Kind::kRefuse:
         response = {};
         response.status = fault.status;
         if (fault.retry_after >= 0)

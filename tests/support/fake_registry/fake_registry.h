@@ -13,7 +13,8 @@ namespace davit::testing {
 /// What to do wrong, to which requests.
 struct Fault {
   enum class Kind {
-    kStatus,       // answer with `status` (and Retry-After if retry_after >= 0)
+    kStatus,       // do what is asked, answer with `status` (and Retry-After if retry_after >= 0)
+    kRefuse,       // the same answer, and nothing is done
     kReset,        // reset the connection after `offset` bytes of the body
     kShortBody,    // close it there, although Content-Length promises more
     kWrongRange,   // Content-Range says another place than was asked
