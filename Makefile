@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: build test check demo bench interop fuzz asan tsan csi-sanity install clean
+.PHONY: build test zot check demo bench interop fuzz asan tsan csi-sanity install clean
 
 build:  ## Release binaries in build/release/bin/
 	@scripts/setup build
@@ -13,10 +13,16 @@ build:  ## Release binaries in build/release/bin/
 	@scripts/quiet "build release" cmake --build build/release -j$(JOBS) --target davit davitd davit-csi davit-csi-client fake-registry $(BUILD_ALSO)
 
 test:  ## All tests that need no cluster
-	@scripts/setup build test
+	@scripts/setup build test zot
 	@scripts/quiet "configure dev" cmake --preset dev
 	@scripts/quiet "build dev" cmake --build build/dev -j$(JOBS)
-	@ctest --test-dir build/dev --output-on-failure -j$(JOBS) --timeout 300
+	@DAVIT_ZOT=$$(tests/support/zot/build) || { unset DAVIT_ZOT; echo "=== WITHOUT zot: its cases are skipped"; }; \
+	  [ -z "$$DAVIT_ZOT" ] || export DAVIT_ZOT; \
+	  ctest --test-dir build/dev --output-on-failure -j$(JOBS) --timeout 300
+
+zot:  ## The registry zot, which the tests talk to
+	@scripts/setup zot
+	@tests/support/zot/build
 
 check:  ## Format, layers, headers, sizes, wrappers, docs; clang-tidy on what changed
 	@scripts/setup build check

@@ -72,10 +72,10 @@ class RepositoryTest : public ::testing::TestWithParam<Place> {
       wanted.tls = *made;
       options.tls.ca_files = {made->ca};
     }
-    auto started = place == Place::kZot || place == Place::kZotTlsLogin
-                       ? RegistryProcess::StartZot(wanted)
-                       : RegistryProcess::StartDockerRegistry(wanted);
-    if (!started.ok() && started.error().code() == Code::kNotFound)
+    const bool zot = place == Place::kZot || place == Place::kZotTlsLogin;
+    auto started =
+        zot ? RegistryProcess::StartZot(wanted) : RegistryProcess::StartDockerRegistry(wanted);
+    if (zot && !started.ok() && started.error().code() == Code::kNotFound)
       GTEST_SKIP() << started.error().ToString();
     DAVIT_OK(started);
     process_ = *std::move(started);

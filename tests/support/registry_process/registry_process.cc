@@ -150,9 +150,11 @@ Result<std::unique_ptr<RegistryProcess>> RegistryProcess::StartDockerRegistry(
 
 Result<std::unique_ptr<RegistryProcess>> RegistryProcess::StartZot(const Options& options) {
   const char* named = std::getenv("DAVIT_ZOT");
-  const std::string program = named != nullptr ? named : "/var/cache/davit/peers/bin/zot";
+  if (named == nullptr)
+    return Error(Code::kNotFound, "no zot: DAVIT_ZOT names it; tests/support/zot/build makes one");
+  const std::string program = named;
   if (access(program.c_str(), X_OK) != 0)
-    return Error(Code::kNotFound, program + " is not there (DAVIT_ZOT names zot's binary)");
+    return Error(Code::kFailedPrecondition, "DAVIT_ZOT names " + program + ", which is no program");
   DAVIT_TRY_ASSIGN(TempDir dir, TempDir::Create("davit-zot-"));
   const int port = FreePort();
   std::string http = fmt::format(R"("address":"127.0.0.1","port":"{}")", port);
