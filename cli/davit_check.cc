@@ -38,23 +38,22 @@ Result<rafs::CheckReport> Check(const CheckFlags& flags, Io& io) {
   const rafs::StepProgress progress = StepBars(bars);
   ImageAccess access(flags.access);
   const SignalContext signals;
-  if (!flags.bootstrap.empty()) {
-    DAVIT_TRY_ASSIGN(const OpenedImage image,
-                     OpenImage(signals.ctx(), access, "", flags.bootstrap, flags.blob_dir));
-    return rafs::CheckBootstrap(signals.ctx(), *image.metadata, image.open_blob, progress);
+  DAVIT_TRY_ASSIGN(const OpenedImage image,
+                   OpenImage(signals.ctx(), access, flags.image, flags.bootstrap, flags.blob_dir));
+  if (!flags.bootstrap.empty() && flags.blob_dir.empty() && !image.metadata->blobs().empty()) {
+    return Error(Code::kInvalidArgument,
+                 fmt::format("the blobs of {} are needed to check it", flags.bootstrap))
+        .WithHint("name the directory that holds them with --blob-dir");
   }
-  DAVIT_TRY_ASSIGN(const registry::Reference reference, registry::Reference::Parse(flags.image));
-  DAVIT_TRY_ASSIGN(const auto repository, access.Open(reference));
+  DAVIT_TRY_ASSIGN(rafs::CheckReport report,
+                   rafs::CheckBootstrap(signals.ctx(), *image.metadata, image.open_blob, progress));
+  if (flags.source.empty()) return report;
+  DAVIT_TRY_ASSIGN(const registry::Reference reference, registry::Reference::Parse(flags.source));
+  DAVIT_TRY_ASSIGN(const auto source, access.Open(reference));
   DAVIT_TRY_ASSIGN(const oci::Platform platform, access.platform());
-  std::shared_ptr<registry::Repository> source;
-  std::string source_tag;
-  if (!flags.source.empty()) {
-    DAVIT_TRY_ASSIGN(const registry::Reference parsed, registry::Reference::Parse(flags.source));
-    DAVIT_TRY_ASSIGN(source, access.Open(parsed));
-    source_tag = parsed.TagOrDigest();
-  }
-  return rafs::CheckImage(signals.ctx(), *repository, reference.TagOrDigest(), platform,
-                          source.get(), source_tag, progress);
+  DAVIT_TRY(rafs::CompareWithSource(signals.ctx(), *image.metadata, *source,
+                                    reference.TagOrDigest(), platform, report, progress));
+  return report;
 }
 
 int RunCheck(const CheckFlags& flags, Io& io) {

@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <ostream>
+#include <unordered_set>
 
 #include "cli/davit_app.h"
 #include "cli/image_access.h"
@@ -145,7 +146,7 @@ Status Inspect(const InspectFlags& flags, Io& io) {
 }
 
 struct Totals {
-  std::uint64_t files = 0, directories = 0, symlinks = 0, others = 0, bytes = 0;
+  std::uint64_t files = 0, directories = 0, hard_links = 0, symlinks = 0, others = 0, bytes = 0;
   std::uint64_t stored = 0, plain = 0, chunks = 0;
 };
 
@@ -155,9 +156,14 @@ Status Statistics(const InspectFlags& flags, Io& io) {
   DAVIT_TRY_ASSIGN(const OpenedImage image,
                    OpenImage(signals.ctx(), access, flags.image, flags.bootstrap, ""));
   Totals totals;
+  std::unordered_set<std::uint64_t> linked;  // files of several names, which count once
   DAVIT_TRY(rafs::Walk(*image.metadata, image.metadata->root(),
                        [&](const std::string&, const rafs::Attributes& a) -> Status {
                          if (S_ISREG(a.mode)) {
+                           if (a.nlink > 1 && !linked.insert(a.id.value).second) {
+                             ++totals.hard_links;
+                             return {};
+                           }
                            ++totals.files;
                            totals.bytes += a.size;
                          } else if (S_ISDIR(a.mode)) {
@@ -176,6 +182,7 @@ Status Statistics(const InspectFlags& flags, Io& io) {
   }
   if (flags.format == "json") {
     io.out << davit::json::Dump({{"files", totals.files},
+                                 {"hard_links", totals.hard_links},
                                  {"directories", totals.directories},
                                  {"symlinks", totals.symlinks},
                                  {"others", totals.others},
@@ -186,10 +193,11 @@ Status Statistics(const InspectFlags& flags, Io& io) {
            << "\n";
   } else {
     io.out << fmt::format(
-        "{} files with {}, {} directories, {} symlinks, {} others\n{} stored, {} in a node's "
-        "cache, {} chunks\n",
-        totals.files, HumanBytes(totals.bytes), totals.directories, totals.symlinks, totals.others,
-        HumanBytes(totals.stored), HumanBytes(totals.plain), totals.chunks);
+        "{} files with {}, {} hard links, {} directories, {} symlinks, {} others\n{} stored, "
+        "{} in a node's cache, {} chunks\n",
+        totals.files, HumanBytes(totals.bytes), totals.hard_links, totals.directories,
+        totals.symlinks, totals.others, HumanBytes(totals.stored), HumanBytes(totals.plain),
+        totals.chunks);
   }
   return {};
 }

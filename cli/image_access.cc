@@ -89,6 +89,19 @@ Result<OpenedImage> OpenLocal(const std::string& bootstrap, const std::string& b
 
 Result<OpenedImage> OpenImage(const Context& ctx, ImageAccess& access, const std::string& image,
                               const std::string& bootstrap, const std::string& blob_dir) {
+  if (!bootstrap.empty() && !image.empty()) {
+    return Error(Code::kInvalidArgument, fmt::format("both the image '{}' and the local bootstrap "
+                                                     "'{}' are named",
+                                                     image, bootstrap))
+        .WithHint("leave one of them out");
+  }
+  if (bootstrap.empty() && !blob_dir.empty()) {
+    return Error(Code::kInvalidArgument,
+                 "--blob-dir says where the blobs of --bootstrap are, which is missing")
+        .WithHint(
+            "name the bootstrap file too, or leave --blob-dir out: blobs of an image come from its "
+            "registry");
+  }
   if (!bootstrap.empty()) return OpenLocal(bootstrap, blob_dir);
   if (image.empty()) {
     return Error(Code::kInvalidArgument, "no image is named")

@@ -73,21 +73,24 @@ using StepProgress =
     std::function<void(std::string_view step, std::uint64_t done, std::uint64_t total)>;
 
 struct CheckReport {
+  static constexpr std::size_t kMaxProblems = 100;
   std::uint64_t inodes = 0, files = 0, chunks = 0, bytes = 0;
-  std::vector<std::string> problems;  // empty: all is well
+  std::vector<std::string> problems;  // empty: all is well; no more than kMaxProblems
+  void Add(std::string problem) {
+    if (problems.size() < kMaxProblems) problems.push_back(std::move(problem));
+  }
 };
-/// Walks the whole tree, decodes and verifies every chunk. With `source` also compares names,
-/// attributes and content with the OCI image.
-Result<CheckReport> CheckImage(const Context& ctx, registry::Repository& repository,
-                               const std::string& tag, const oci::Platform& platform,
-                               registry::Repository* source = nullptr,
-                               const std::string& source_tag = {},
-                               const StepProgress& progress = {});
-/// The same for a local bootstrap and a directory of blobs named by id.
+/// Walks the whole tree, decodes and verifies every chunk.
 Result<CheckReport> CheckBootstrap(
     const Context& ctx, const Metadata& metadata,
     const std::function<Result<std::shared_ptr<storage::BlobSource>>(const BlobRecord&)>& open_blob,
     const StepProgress& progress = {});
+/// Compares names, attributes, hard links and content with the OCI image that it was made of, and
+/// adds what differs to `report`. Content is compared by the digests that CheckBootstrap()
+/// verifies.
+Status CompareWithSource(const Context& ctx, const Metadata& metadata, registry::Repository& source,
+                         const std::string& source_tag, const oci::Platform& platform,
+                         CheckReport& report, const StepProgress& progress = {});
 
 /// Streams the image's content as a PAX tar to `sink`.
 Status UnpackImage(

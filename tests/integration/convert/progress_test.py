@@ -19,7 +19,7 @@ import threading
 import time
 import unittest
 
-from convert_image_test import DAVIT, Layout, entry, make_tar
+from images import DAVIT, Layout, entry, make_tar
 
 BAR = re.compile(r"\[(#*)(\.*)\] +(\d+)%")
 
