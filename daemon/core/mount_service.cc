@@ -62,6 +62,9 @@ Status MountService::CheckSame(const Entry& entry, const api::MountRequest& requ
     return differs("plain_http", known.plain_http ? "true" : "false",
                    request.plain_http ? "true" : "false");
   }
+  if (known.fill != request.fill) {
+    return differs("fill", known.fill ? "true" : "false", request.fill ? "true" : "false");
+  }
   return {};
 }
 
@@ -119,9 +122,34 @@ Result<MountService::EntryPtr> MountService::Admit(const api::MountRequest& requ
   return entry;
 }
 
+MountService::OperationPtr MountService::Begin(Entry& entry, Busy what) {
+  if (entry.operation != nullptr && !entry.operation->done) {  // only an unmount takes over
+    End(entry, Error(Code::kCancelled, fmt::format("mount {} was unmounted", entry.request.id)));
+  }
+  entry.operation = std::make_shared<Operation>();
+  entry.operation->for_more = what == Busy::kMounting && entry.session != nullptr;
+  entry.busy = what;
+  entry.info.state = what == Busy::kMounting ? "mounting" : "unmounting";
+  entry.changed_at = parts_.clock.Now();
+  return entry.operation;
+}
+
+// The caller sets the state and the reason that others see.
+void MountService::End(Entry& entry, std::optional<Error> error) {
+  entry.busy = Busy::kNo;
+  entry.only_filling = false;
+  if (entry.operation != nullptr) {
+    entry.operation->done = true;
+    entry.operation->error = std::move(error);
+  }
+  entry.changed_at = parts_.clock.Now();
+  changed_.NotifyAll();
+}
+
 Result<api::MountInfo> MountService::Mount(const api::MountRequest& request, Duration wait) {
   DAVIT_TRY(request.Validate());
   EntryPtr entry;
+  OperationPtr operation;  // null: it is mounted as asked for
   bool start_mount = false;
   bool start_ready = false;
   {
@@ -131,27 +159,29 @@ Result<api::MountInfo> MountService::Mount(const api::MountRequest& request, Dur
     start_mount = entry->session == nullptr;
     start_ready = !start_mount && entry->reached < request.ready;
     if (start_mount || start_ready) {
-      entry->busy = Busy::kMounting;
-      entry->info.state = "mounting";
+      operation = Begin(*entry, Busy::kMounting);
       entry->request.ready = request.ready;
-      entry->changed_at = parts_.clock.Now();
     }
   }
   if (start_mount) DAVIT_TRY(Start(entry));
-  if (start_ready) DAVIT_TRY(mount_pool_.Submit([this, entry] { AfterMounted(entry); }));
-  return WaitForMount(entry, wait);
+  if (start_ready) {
+    const Status submitted = mount_pool_.Submit([this, entry] { AfterMounted(entry); });
+    if (!submitted) Fail(entry, submitted.error());
+  }
+  return WaitForMount(entry, operation, wait);
 }
 
-Result<api::MountInfo> MountService::WaitForMount(const EntryPtr& entry, Duration wait) {
+Result<api::MountInfo> MountService::WaitForMount(const EntryPtr& entry,
+                                                  const OperationPtr& operation, Duration wait) {
   api::MountInfo info;
   std::shared_ptr<Image> image;
   {
     const Context ctx = ContextFor(wait);
     const MutexLock lock(mutex_);
-    while (entry->busy == Busy::kMounting) {
+    while (operation != nullptr && !operation->done) {
       if (!changed_.Wait(mutex_, ctx)) break;
     }
-    if (entry->error && entry->busy == Busy::kNo) return *entry->error;
+    if (operation != nullptr && operation->error) return *operation->error;
     if (entry->busy == Busy::kUnmounting || entry->info.state == "unmounting") {
       return Error(Code::kCancelled, fmt::format("mount {} was unmounted", entry->request.id));
     }
@@ -164,6 +194,7 @@ Result<api::MountInfo> MountService::WaitForMount(const EntryPtr& entry, Duratio
 Result<bool> MountService::Unmount(const std::string& id, bool force, Duration wait) {
   DAVIT_TRY(api::CheckMountId(id));
   EntryPtr entry;
+  OperationPtr operation;
   bool start = false;
   {
     const Context ctx = ContextFor(wait);
@@ -180,30 +211,20 @@ Result<bool> MountService::Unmount(const std::string& id, bool force, Duration w
       }
     }
     start = entry->busy != Busy::kUnmounting;
-    if (start) {
-      entry->busy = Busy::kUnmounting;
-      entry->info.state = "unmounting";
-      entry->error.reset();
-      changed_.NotifyAll();
-    }
+    operation = start ? Begin(*entry, Busy::kUnmounting) : entry->operation;
   }
   if (start) DAVIT_TRY(StartUnmount(entry, force));
-  return WaitForUnmount(id, entry, wait);
+  return WaitForUnmount(operation, wait);
 }
 
-Result<bool> MountService::WaitForUnmount(const std::string& id, const EntryPtr& entry,
-                                          Duration wait) {
+Result<bool> MountService::WaitForUnmount(const OperationPtr& operation, Duration wait) {
   const Context ctx = ContextFor(wait);
   const MutexLock lock(mutex_);
-  while (true) {
-    const auto it = entries_.find(id);
-    if (it == entries_.end() || it->second != entry) return true;
-    if (entry->busy == Busy::kNo) {
-      if (entry->error) return *entry->error;
-      return Error(Code::kAborted, fmt::format("mount {} was mounted again", id));
-    }
+  while (!operation->done) {
     if (!changed_.Wait(mutex_, ctx)) return false;
   }
+  if (operation->error) return *operation->error;
+  return true;
 }
 
 api::MountInfo MountService::WithProgress(api::MountInfo info,
@@ -329,8 +350,10 @@ void MountService::StopAll(OnStop how) {
   }
   unmount_pool_.WaitIdle();
   const MutexLock lock(mutex_);
+  for (const auto& [id, entry] : entries_) {
+    if (entry->busy != Busy::kNo) End(*entry, Draining());  // somebody may wait for a fill
+  }
   entries_.clear();
-  changed_.NotifyAll();
 }
 
 }  // namespace davit::daemon

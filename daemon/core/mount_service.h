@@ -90,6 +90,13 @@ class MountService : public std::enable_shared_from_this<MountService> {
 
  private:
   enum class Busy { kNo, kMounting, kUnmounting };
+  /// One mount, one request for more of a live mount, or one unmount. Who waits for it holds it:
+  /// its outcome is for them only.
+  struct Operation {
+    bool for_more = false;  // the file system was mounted before: its failure leaves that alone
+    bool done = false;
+    std::optional<Error> error;
+  };
   struct Entry {
     api::MountRequest request;  // without registry_auth
     api::MountInfo info;        // progress is asked for when it is wanted
@@ -97,7 +104,7 @@ class MountService : public std::enable_shared_from_this<MountService> {
     std::shared_ptr<MountCredentials> credentials;
     std::shared_ptr<Image> image;
     std::shared_ptr<rafs::FuseSession> session;
-    std::optional<Error> error;
+    std::shared_ptr<Operation> operation;  // the last one; null: none yet
     std::stop_source stop;
     bool restored = false;
     std::string pinned_digest;
@@ -116,9 +123,13 @@ class MountService : public std::enable_shared_from_this<MountService> {
   Status CheckSame(const Entry& entry, const api::MountRequest& request) const
       DAVIT_REQUIRES(mutex_);
   Status CheckMountpointFree(const api::MountRequest& request) const DAVIT_REQUIRES(mutex_);
-  Result<api::MountInfo> WaitForMount(const EntryPtr& entry, Duration wait);
+  using OperationPtr = std::shared_ptr<Operation>;
+  OperationPtr Begin(Entry& entry, Busy what) DAVIT_REQUIRES(mutex_);
+  void End(Entry& entry, std::optional<Error> error) DAVIT_REQUIRES(mutex_);
+  Result<api::MountInfo> WaitForMount(const EntryPtr& entry, const OperationPtr& operation,
+                                      Duration wait);
   static api::MountInfo WithProgress(api::MountInfo info, const std::shared_ptr<Image>& image);
-  Result<bool> WaitForUnmount(const std::string& id, const EntryPtr& entry, Duration wait);
+  Result<bool> WaitForUnmount(const OperationPtr& operation, Duration wait);
   void ForgetOldFailures() DAVIT_REQUIRES(mutex_);
   void StopAll(OnStop how);
   void MakeDurable();
@@ -131,6 +142,7 @@ class MountService : public std::enable_shared_from_this<MountService> {
   void RunReady(const EntryPtr& entry);
   void Reached(const EntryPtr& entry, api::Ready ready);
   void Fail(const EntryPtr& entry, Error error);
+  void FailForMore(const EntryPtr& entry, Error error);
   Status StartUnmount(const EntryPtr& entry, bool force);
   void RunUnmount(const EntryPtr& entry, bool force);
   Status EndSession(const EntryPtr& entry, bool lazy);

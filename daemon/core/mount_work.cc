@@ -145,26 +145,38 @@ void MountService::Reached(const EntryPtr& entry, api::Ready ready) {
   const MutexLock lock(mutex_);
   entry->reached = std::max(entry->reached, ready);
   if (entry->busy != Busy::kMounting || entry->reached < entry->request.ready) return;
-  entry->busy = Busy::kNo;
-  entry->only_filling = false;
-  entry->error.reset();
   entry->restored = false;
   entry->info.state = "mounted";
   entry->info.error.clear();
   entry->info.error_code.clear();
-  entry->changed_at = parts_.clock.Now();
-  changed_.NotifyAll();
+  End(*entry, std::nullopt);
+}
+
+// What was mounted before stays mounted, known and remembered: only those who asked for more learn
+// of it.
+void MountService::FailForMore(const EntryPtr& entry, Error error) {
+  log::Warn("a mount cannot be made as ready as asked for", {{"error", error}});
+  parts_.events.Add("error", entry->request.id, error.ToString());
+  const MutexLock lock(mutex_);
+  if (entry->busy != Busy::kMounting) return;
+  entry->stop = std::stop_source();
+  entry->request.ready = entry->reached;
+  entry->info.state = "mounted";
+  End(*entry, std::move(error));
 }
 
 // The operation's end without a mount: nothing of it stays but the reason, and the record when it
 // was there before.
 void MountService::Fail(const EntryPtr& entry, Error error) {
   bool keep_record = false;
+  bool for_more = false;
   {
     const MutexLock lock(mutex_);
     if (entry->busy != Busy::kMounting) return;
     keep_record = entry->restored || (draining_ && entry->session != nullptr);
+    for_more = entry->operation->for_more;
   }
+  if (for_more) return FailForMore(entry, std::move(error));
   const Status ended = EndSession(entry, true);
   if (!ended) log::Warn("cannot unmount after a failure", {{"error", ended.error()}});
   if (!keep_record) {
@@ -174,22 +186,23 @@ void MountService::Fail(const EntryPtr& entry, Error error) {
   log::Error("mount failed", {{"error", error}});
   parts_.events.Add("error", entry->request.id, error.ToString());
   const MutexLock lock(mutex_);
-  entry->busy = Busy::kNo;
-  entry->only_filling = false;
   entry->stop = std::stop_source();
   entry->info.state = "failed";
   entry->info.error = error.ToString();
   entry->info.error_code = CodeName(error.code());
-  entry->changed_at = parts_.clock.Now();
   entry->retry_after = entry->retry_after.count() == 0
                            ? options_.retry_min
                            : std::min(entry->retry_after * 2, options_.retry_max);
-  entry->error = std::move(error);
-  changed_.NotifyAll();
+  End(*entry, std::move(error));
 }
 
 Status MountService::StartUnmount(const EntryPtr& entry, bool force) {
-  return unmount_pool_.Submit([this, entry, force] { RunUnmount(entry, force); });
+  Status submitted = unmount_pool_.Submit([this, entry, force] { RunUnmount(entry, force); });
+  if (!submitted) {  // at the very end only
+    const MutexLock lock(mutex_);
+    End(*entry, submitted.error());
+  }
+  return submitted;
 }
 
 void MountService::RunUnmount(const EntryPtr& entry, bool force) {
@@ -200,20 +213,21 @@ void MountService::RunUnmount(const EntryPtr& entry, bool force) {
   std::set<std::string> needed;
   {
     const MutexLock lock(mutex_);
-    entry->busy = Busy::kNo;
-    entry->only_filling = false;
     entry->stop = std::stop_source();
     if (!status) {
+      // A refused unmount says nothing about the mount; one that lost its session does.
       entry->info.state = entry->session != nullptr ? "mounted" : "failed";
-      entry->info.error = status.error().ToString();
-      entry->info.error_code = CodeName(status.error().code());
-      entry->error = status.error();
+      if (entry->session == nullptr) {
+        entry->info.error = status.error().ToString();
+        entry->info.error_code = CodeName(status.error().code());
+      }
+      End(*entry, status.error());
     } else if (const auto it = entries_.find(id); it != entries_.end() && it->second == entry) {
       entries_.erase(it);
     }
+    if (status) End(*entry, std::nullopt);
     to_restore_.erase(id);
     for (const auto& [other, kept] : entries_) needed.insert(kept->pinned_digest);
-    changed_.NotifyAll();
   }
   if (!status) {
     log::Warn("cannot unmount", {{"error", status.error()}});
@@ -257,15 +271,13 @@ Status MountService::Restore() {
       entry->credentials = std::make_shared<MountCredentials>(parts_.credentials);
       entry->restored = true;
       entry->pinned_digest = record.manifest_digest;
-      entry->busy = Busy::kMounting;
       entry->info.id = record.request.id;
       entry->info.source = record.request.source;
       entry->info.mountpoint = record.request.mountpoint;
       entry->info.manifest_digest = record.manifest_digest;
       entry->info.platform = record.platform;
       entry->info.data_path = "fuse";
-      entry->info.state = "mounting";
-      entry->changed_at = parts_.clock.Now();
+      Begin(*entry, Busy::kMounting);
       entries_[record.request.id] = entry;
       to_restore_.insert(record.request.id);
       entries.push_back(std::move(entry));
@@ -305,7 +317,8 @@ void MountService::Maintain() {
         continue;
       }
       entry = it->second;
-      entry->busy = Busy::kMounting;  // Fail() ends it
+      Begin(*entry, Busy::kMounting);  // Fail() ends it
+      entry->operation->for_more = false;
     }
     Fail(entry, Error(Code::kFailedPrecondition,
                       fmt::format("{} was unmounted by somebody else", entry->request.mountpoint)));
@@ -319,8 +332,7 @@ void MountService::Maintain() {
     for (const auto& [id, entry] : entries_) {
       if (entry->busy != Busy::kNo || entry->session != nullptr || !entry->restored) continue;
       if (now - entry->changed_at < entry->retry_after) continue;
-      entry->busy = Busy::kMounting;
-      entry->info.state = "mounting";
+      Begin(*entry, Busy::kMounting);
       again.push_back(entry);
     }
   }

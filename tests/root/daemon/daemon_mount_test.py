@@ -85,6 +85,11 @@ class DaemonMountTest(unittest.TestCase):
         self.assertEqual((status, json.loads(text)["code"]), (412, "failed_precondition"))
         self.assertEqual(self.daemon.call("GET", "/api/v1/mounts/m")["state"], "mounted")
         self.assertEqual(os.read(held, 100), b"hello\n")
+        # The refusal was the unmount's: the mount is as before, also for who asks for it again.
+        body = {"id": "m", "source": self.image, "mountpoint": self.point(), "plain_http": True}
+        status, text, _ = self.daemon.request("POST", "/api/v1/mounts", body)
+        self.assertEqual((status, json.loads(text)["state"]), (200, "mounted"), text)
+        self.assertNotIn("error", self.daemon.call("GET", "/api/v1/mounts/m"))
         self.daemon.call("DELETE", "/api/v1/mounts/m?force=true")
         self.assertFalse(is_mounted(self.point()))
         with self.assertRaises(OSError):

@@ -18,12 +18,18 @@ class FakeImages::FakeImage final : public daemon::Image {
   storage::BlobProgress progress() const override { return {10, 20, false}; }
   Status Fill(std::function<void()> on_complete, storage::FillStart start) override {
     const MutexLock lock(owner_.mutex_);
+    if (owner_.ready_error_) return *owner_.ready_error_;
     owner_.last_start_ = start;
     owner_.fills_.push_back(std::move(on_complete));
     owner_.changed_.NotifyAll();
     return {};
   }
-  Status FetchListed(const Context& ctx) override { return owner_.Wait(ctx, Gate::kListed); }
+  Status FetchListed(const Context& ctx) override {
+    DAVIT_TRY(owner_.Wait(ctx, Gate::kListed));
+    const MutexLock lock(owner_.mutex_);
+    if (owner_.ready_error_) return *owner_.ready_error_;
+    return {};
+  }
   Status Prefetch(const std::vector<std::string>& paths) override {
     if (!paths.empty() && paths[0] == "/missing") return Error(Code::kNotFound, "no /missing");
     ++owner_.prefetches_;
@@ -79,6 +85,10 @@ void FakeImages::BlockListed(bool block) {
 void FakeImages::FailWith(std::optional<Error> error) {
   const MutexLock lock(mutex_);
   error_ = std::move(error);
+}
+void FakeImages::FailReadyWith(std::optional<Error> error) {
+  const MutexLock lock(mutex_);
+  ready_error_ = std::move(error);
 }
 void FakeImages::SetDigest(std::string digest) {
   const MutexLock lock(mutex_);

@@ -46,6 +46,8 @@ class FakeImages final : public daemon::ImageProvider {
   void Block();
   void Release();
   void FailWith(std::optional<Error> error);
+  /// FetchListed() and Fill() fail; opening does not.
+  void FailReadyWith(std::optional<Error> error);
   /// Waits until some image is being filled; false after ten seconds.
   bool AwaitFill();
   /// Completes the fill of all images, waiting for one.
@@ -76,6 +78,7 @@ class FakeImages final : public daemon::ImageProvider {
   bool blocked_ DAVIT_GUARDED_BY(mutex_) = false;
   bool listed_blocked_ DAVIT_GUARDED_BY(mutex_) = false;
   std::optional<Error> error_ DAVIT_GUARDED_BY(mutex_);
+  std::optional<Error> ready_error_ DAVIT_GUARDED_BY(mutex_);
   std::string digest_ DAVIT_GUARDED_BY(mutex_) = "sha256:" + std::string(64, 'a');
   std::vector<daemon::ImageRequest> requests_ DAVIT_GUARDED_BY(mutex_);
   std::set<std::string> needed_ DAVIT_GUARDED_BY(mutex_);

@@ -100,12 +100,13 @@ TEST_F(MountServiceTest, TheSameRequestAgainIsTheSameMount) {
 TEST_F(MountServiceTest, OtherParametersAreRefused) {
   Open();
   ASSERT_TRUE(service->Mount(Request(), kPatience).ok());
-  for (const auto change : {0, 1, 2, 3}) {
+  for (const auto change : {0, 1, 2, 3, 4}) {
     api::MountRequest other = Request();
     if (change == 0) other.source += "x";
     if (change == 1) other.mountpoint += "x";
     if (change == 2) other.platform = "linux/arm64";
     if (change == 3) other.plain_http = true;
+    if (change == 4) other.fill = !other.fill;
     EXPECT_EQ(service->Mount(other, kPatience).error().code(), Code::kAlreadyExists) << change;
   }
   api::MountRequest same_place = Request("n");
@@ -201,6 +202,13 @@ TEST_F(MountServiceTest, ABusyMountStaysUnlessForced) {
   EXPECT_EQ(service->Unmount("m", false, kPatience).error().code(), Code::kFailedPrecondition);
   EXPECT_EQ(service->Get("m")->state, "mounted");
   EXPECT_EQ(mounter.live_sessions(), 1);
+  // Its error was the unmount's, not the mount's: the mount is as it was.
+  const auto again = service->Mount(Request(), kPatience);
+  ASSERT_TRUE(again.ok()) << again.error().ToString();
+  EXPECT_EQ(again->state, "mounted");
+  EXPECT_EQ(service->Get("m")->error, "");
+  EXPECT_EQ(service->Get("m")->error_code, "");
+  EXPECT_EQ(ListDirectory(dir.path() + "/mounts")->size(), 1U);
   EXPECT_TRUE(*service->Unmount("m", true, kPatience));
   EXPECT_EQ(mounter.live_sessions(), 0);
 }
@@ -247,6 +255,42 @@ TEST_F(MountServiceTest, AMountedOneCanBeAskedForMore) {
   EXPECT_TRUE(Await("m", "mounted"));
   EXPECT_EQ(mounter.started(), 1);
   EXPECT_EQ(images.last_start(), storage::FillStart::kAtOnce);
+}
+
+TEST_F(MountServiceTest, AMountedOneThatCannotBecomeMoreStays) {
+  Open();
+  ASSERT_TRUE(service->Mount(Request(), kPatience).ok());
+  images.FailReadyWith(Error(Code::kUnavailable, "the registry is away"));
+  for (const api::Ready ready : {api::Ready::kPrefetched, api::Ready::kComplete}) {
+    api::MountRequest request = Request();
+    request.ready = ready;
+    EXPECT_EQ(service->Mount(request, kPatience).error().code(), Code::kUnavailable);
+    const auto info = service->Get("m");
+    ASSERT_TRUE(info.ok());
+    EXPECT_EQ(info->state, "mounted");
+    EXPECT_EQ(info->error, "");
+    EXPECT_EQ(mounter.live_sessions(), 1);
+    EXPECT_EQ(images.open_images(), 1);
+    EXPECT_EQ(ListDirectory(dir.path() + "/mounts")->size(), 1U);  // it survives a restart
+    EXPECT_TRUE(service->Mount(Request(), kPatience).ok());        // who asks for less gets it
+  }
+  images.FailReadyWith(std::nullopt);
+  api::MountRequest request = Request();
+  request.ready = api::Ready::kPrefetched;
+  EXPECT_EQ(service->Mount(request, kPatience)->state, "mounted");
+  EXPECT_EQ(mounter.started(), 1);
+}
+
+TEST_F(MountServiceTest, AStopWhileMoreIsAskedForKeepsTheRecord) {
+  Open();
+  ASSERT_TRUE(service->Mount(Request(), kPatience).ok());
+  images.BlockListed(true);
+  api::MountRequest request = Request();
+  request.ready = api::Ready::kPrefetched;
+  ASSERT_TRUE(service->Mount(request, Duration::zero()).ok());
+  Reopen(OnStop::kUnmount);
+  images.BlockListed(false);
+  EXPECT_TRUE(Await("m", "mounted"));
 }
 
 TEST_F(MountServiceTest, RestartKeepsPlaceAndDigest) {
