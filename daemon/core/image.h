@@ -2,7 +2,6 @@
 // An image in use by one mount, and where it comes from. Interfaces, so that the mount service is
 // tested without registries.
 
-#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -36,9 +35,10 @@ class Image {
   virtual std::shared_ptr<const rafs::Filesystem> filesystem() const = 0;
   /// Over all blobs; does not wait.
   virtual storage::BlobProgress progress() const = 0;
-  /// Fetches everything in the background. `on_complete` runs once on some thread when all is
-  /// local (at once when it is already), unless this object is gone before.
-  virtual Status Fill(std::function<void()> on_complete, storage::FillStart start) = 0;
+  /// Fetches everything in the background. `on_end` runs once on some thread, unless this object
+  /// is gone before: OK when all is local; whoever wants it at once is also told when there is no
+  /// room for it (kResourceExhausted), and the fetching goes on when there is.
+  virtual Status Fill(storage::FillEnd on_end, storage::FillStart start) = 0;
   /// Fetches what the image's author listed; returns when it is local.
   virtual Status FetchListed(const Context& ctx) = 0;
   /// Starts to fetch files and directories in the background; kNotFound names a wrong path.

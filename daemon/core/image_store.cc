@@ -34,10 +34,10 @@ class ImageUse final : public Image {
     return shared_->filesystem();
   }
   storage::BlobProgress progress() const override { return shared_->progress(); }
-  Status Fill(std::function<void()> on_complete, storage::FillStart start) override {
+  Status Fill(storage::FillEnd on_end, storage::FillStart start) override {
     return shared_->Fill(
-        [alive = std::weak_ptr<int>(alive_), done = std::move(on_complete)] {
-          if (const auto held = alive.lock()) done();
+        [alive = std::weak_ptr<int>(alive_), end = std::move(on_end)](const Status& status) {
+          if (const auto held = alive.lock()) end(status);
         },
         start);
   }

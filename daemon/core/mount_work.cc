@@ -114,10 +114,11 @@ void MountService::AfterMounted(const EntryPtr& entry) {
   const auto start =
       ready == api::Ready::kComplete ? storage::FillStart::kAtOnce : storage::FillStart::kWhenQuiet;
   const Status filling = image->Fill(
-      [weak = weak_from_this(), weak_entry = std::weak_ptr<Entry>(entry)] {
+      [weak = weak_from_this(), weak_entry = std::weak_ptr<Entry>(entry)](const Status& status) {
         const auto self = weak.lock();
         const auto filled = weak_entry.lock();
         if (self == nullptr || filled == nullptr) return;
+        if (!status) return self->Fail(filled, status.error());
         self->parts_.events.Add("complete", filled->request.id, "the whole image is local");
         self->Reached(filled, api::Ready::kComplete);
       },

@@ -54,52 +54,43 @@ storage::BlobProgress SharedImage::progress() const {
   return sum;
 }
 
-void SharedImage::BlobComplete(const std::shared_ptr<FillState>& state) {
-  std::vector<std::function<void()>> listeners;
+void SharedImage::OnBlobEnd(FillState& state, const Status& status) {
+  storage::FillEnd on_end;
   {
-    const MutexLock lock(state->mutex);
-    if (--state->missing > 0) return;
-    listeners.swap(state->waiting);
+    const MutexLock lock(state.mutex);
+    if (status && --state.missing > 0) return;
+    on_end = std::exchange(state.on_end, nullptr);
   }
-  for (const auto& listener : listeners) listener();
+  if (on_end) on_end(status);
 }
 
-Status SharedImage::Fill(std::function<void()> on_complete, storage::FillStart start) {
+Status SharedImage::Fill(storage::FillEnd on_end, storage::FillStart start) {
   const auto count = static_cast<std::uint32_t>(metadata().blobs().size());
   std::vector<std::shared_ptr<storage::CachedBlob>> blobs;
   for (std::uint32_t i = 0; i < count; ++i) {
     DAVIT_TRY_ASSIGN(std::shared_ptr<storage::CachedBlob> blob, fs_->Blob(i));
     blobs.push_back(std::move(blob));
   }
-  bool first = false;
+  if (blobs.empty()) {
+    if (on_end) on_end({});
+    return {};
+  }
+  if (!listed_started_.exchange(true)) {  // goes first
+    auto listed = ListedRanges();
+    const Status started = listed ? StartPrefetch(*fs_, cache_, *listed) : listed.error();
+    if (!started) {
+      log::Warn("the image's prefetch list cannot be used",
+                {{"image", manifest_digest_}, {"error", started.error()}});
+    }
+  }
+  const auto state = std::make_shared<FillState>();
   {
-    const MutexLock lock(fill_->mutex);
-    first = !fill_->started;
-    if (first) {
-      fill_->started = true;
-      fill_->missing = blobs.size();
-    }
-    if (fill_->missing != 0) fill_->waiting.push_back(std::exchange(on_complete, nullptr));
-  }
-  if (on_complete) {  // all of it is here
-    on_complete();
-    return {};
-  }
-  if (!first) {
-    if (start == storage::FillStart::kAtOnce) {
-      for (const auto& blob : blobs) cache_.Fill(blob, nullptr, start);
-    }
-    return {};
-  }
-  // What the image's author listed goes first.
-  auto listed = ListedRanges();
-  const Status started = listed ? StartPrefetch(*fs_, cache_, *listed) : listed.error();
-  if (!started) {
-    log::Warn("the image's prefetch list cannot be used",
-              {{"image", manifest_digest_}, {"error", started.error()}});
+    const MutexLock lock(state->mutex);
+    state->missing = blobs.size();
+    state->on_end = std::move(on_end);
   }
   for (const auto& blob : blobs) {
-    cache_.Fill(blob, [state = fill_] { BlobComplete(state); }, start);
+    cache_.Fill(blob, [state](const Status& status) { OnBlobEnd(*state, status); }, start);
   }
   return {};
 }

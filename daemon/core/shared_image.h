@@ -1,7 +1,7 @@
 #pragma once
 // Tree and content of one manifest, shared by all its mounts.
 
-#include <functional>
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -34,8 +34,8 @@ class SharedImage {
   storage::BlobProgress progress() const;
 
   /// Starts the background fill at the first call, and hastens it at a later one that wants it at
-  /// once; `on_complete` runs when all is local.
-  Status Fill(std::function<void()> on_complete, storage::FillStart start);
+  /// once. `on_end` runs once: OK when all is local, else the first error of a blob.
+  Status Fill(storage::FillEnd on_end, storage::FillStart start);
   Status FetchListed(const Context& ctx);
   /// What reading the metadata has touched stops counting as memory until it is wanted again.
   void ReleasePages() const;
@@ -44,16 +44,16 @@ class SharedImage {
 
  private:
   using Ranges = std::vector<std::pair<std::uint32_t, ByteRange>>;
+  /// One call of Fill().
   struct FillState {
     Mutex mutex;
-    bool started DAVIT_GUARDED_BY(mutex) = false;
     std::size_t missing DAVIT_GUARDED_BY(mutex) = 0;
-    std::vector<std::function<void()>> waiting DAVIT_GUARDED_BY(mutex);
+    storage::FillEnd on_end DAVIT_GUARDED_BY(mutex);  // null: told
   };
 
   SharedImage(std::string manifest_digest, storage::BlobCache& cache)
       : manifest_digest_(std::move(manifest_digest)), cache_(cache) {}
-  static void BlobComplete(const std::shared_ptr<FillState>& state);
+  static void OnBlobEnd(FillState& state, const Status& status);
   Result<Ranges> ListedRanges() const;
   static Status StartPrefetch(const rafs::Filesystem& fs, storage::BlobCache& cache,
                               const Ranges& ranges);
@@ -61,7 +61,7 @@ class SharedImage {
   const std::string manifest_digest_;
   storage::BlobCache& cache_;
   std::shared_ptr<const rafs::Metadata> maps_;  // for the blobs' maps
-  std::shared_ptr<FillState> fill_ = std::make_shared<FillState>();
+  std::atomic<bool> listed_started_{false};     // what the image's author listed is on its way
   std::shared_ptr<const rafs::Filesystem> fs_;
 };
 

@@ -1,5 +1,7 @@
 // Prefetch and fill: large requests, one after the other, behind everything that readers want.
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "common/base/log.h"
@@ -13,6 +15,8 @@ constexpr int kInFlight = 2;
 constexpr std::uint64_t kAccessRequest = 1U << 20;
 constexpr std::chrono::seconds kFirstRetry{15};
 constexpr std::chrono::seconds kLastRetry{600};
+// What an image that was just unmounted leaves behind can be evicted a moment later.
+constexpr std::chrono::seconds kRoomPatience{10};
 }  // namespace
 
 void BlobCore::Prefetch(const std::vector<ByteRange>& ranges, Cause cause) {
@@ -25,12 +29,12 @@ void BlobCore::Prefetch(const std::vector<ByteRange>& ranges, Cause cause) {
   Pump();
 }
 
-void BlobCore::Fill(std::function<void()> on_complete, FillStart start) {
+void BlobCore::Fill(FillEnd on_end, FillStart start) {
   {
     MutexLock lock(mutex_);
     background_.skipped.clear();
     if (!background_.fill_asked_at) background_.fill_asked_at = std::chrono::steady_clock::now();
-    if (on_complete) background_.on_complete.push_back(std::move(on_complete));
+    if (on_end) background_.on_end.emplace_back(std::move(on_end), start);
     if (start == FillStart::kAtOnce) {
       background_.at_once = true;
       background_.load_at_once.request_stop();
@@ -52,7 +56,9 @@ void BlobCore::StopBackground() {
     background_.ranges.clear();
     background_.fill_asked_at.reset();
     background_.filled = background_.at_once = false;
-    background_.on_complete.clear();
+    background_.on_end.clear();
+    background_.short_of = 0;
+    background_.said_short = false;
     background_.stop.request_stop();
     background_.stop = std::stop_source();
     background_.load_at_once = std::stop_source();
@@ -184,8 +190,11 @@ bool BlobCore::ReserveRoom(const LoadedMap& loaded, Flight& flight) {
   }
   if (env_.RoomForBackground(bytes)) {
     env_.background_bytes.fetch_add(bytes);
+    background_.said_short = false;
     return true;
   }
+  background_.short_of = std::max<std::int64_t>(bytes, 1);
+  background_.short_since = env_.clock.Now();
   std::erase_if(flights_, [&](const auto& entry) { return entry.second.get() == &flight; });
   return false;
 }
@@ -212,10 +221,11 @@ bool BlobCore::Begin(Flight& flight) {
 
 void BlobCore::Pump() {
   std::vector<FlightPtr> started;
+  bool no_room = false;
   {
     MutexLock lock(mutex_);
     if (background_.ranges.empty() && !background_.fill_asked_at) return;
-    if (env_.clock.Now() < background_.retry_at) return;
+    if (background_.short_of > 0 || env_.clock.Now() < background_.retry_at) return;
     LoadedMap* loaded = loaded_.load();
     if (loaded == nullptr) {
       LoadInBackground();
@@ -224,21 +234,57 @@ void BlobCore::Pump() {
     while (background_.running < kInFlight) {
       FlightPtr flight = NextBackground(*loaded);
       if (!flight) break;
-      if (!ReserveRoom(*loaded, *flight)) {
-        ScheduleRetry();
-        break;
-      }
+      no_room = !ReserveRoom(*loaded, *flight);
+      if (no_room) break;
       ++background_.running;
       started.push_back(std::move(flight));
     }
     // All that can be had is here; units that arrived damaged get another chance later.
-    if (started.empty() && background_.running == 0 && !background_.skipped.empty() &&
+    if (!no_room && started.empty() && background_.running == 0 && !background_.skipped.empty() &&
         env_.clock.Now() >= background_.retry_at) {
       background_.skipped.clear();
       ScheduleRetry();
     }
   }
   for (const FlightPtr& flight : started) Launch(flight);
+  if (no_room) env_.wake_maintenance();  // it can evict
+}
+
+std::uint64_t BlobCore::short_of() const {
+  MutexLock lock(mutex_);
+  return static_cast<std::uint64_t>(background_.short_of);
+}
+
+void BlobCore::TryRoom() {
+  {
+    MutexLock lock(mutex_);
+    if (background_.short_of == 0) return;
+    if (env_.RoomForBackground(background_.short_of)) {
+      background_.short_of = 0;
+    } else if (env_.clock.Now() - background_.short_since < kRoomPatience ||
+               std::exchange(background_.said_short, true)) {
+      return;
+    }
+  }
+  if (short_of() == 0) return Pump();
+  log::Warn("no room to fetch the rest of a blob: it is fetched as it is read",
+            {{"blob", id_.value}, {"error", NoRoom()}});
+}
+
+Error BlobCore::NoRoom() const {
+  const BlobProgress now = progress();
+  const std::string limit =
+      env_.disk_is_short.load()
+          ? "the file system has too little free space"
+          : fmt::format("images in use take {} bytes of the cache, whose budget is {}",
+                        env_.bytes_on_disk.load(), env_.options.budget_bytes);
+  return Error(Code::kResourceExhausted,
+               fmt::format("blob {}: no room for {} of {} bytes: {}", id_.value,
+                           now.bytes_total - now.bytes_ready, now.bytes_total, limit))
+      .WithHint(env_.disk_is_short.load()
+                    ? "free some of it, or lower cache.reserve_free_bytes"
+                    : "raise cache.budget_bytes, or unmount an image; nothing that is in use is "
+                      "evicted to fetch ahead");
 }
 
 void BlobCore::OnTransferEnd(Flight& flight, const Status& status) {
@@ -255,14 +301,27 @@ void BlobCore::OnTransferEnd(Flight& flight, const Status& status) {
   Pump();
 }
 
-std::vector<std::function<void()>> BlobCore::TakeCompletions() {
-  if (!progress().complete) return {};
+std::vector<std::function<void()>> BlobCore::TakeEnds() {
+  Status status;
+  std::vector<std::function<void()>> out;
+  const bool complete = progress().complete;
   MutexLock lock(mutex_);
-  if (!dirty_.empty()) return {};
-  if (background_.fill_asked_at) background_.filled = true;
-  background_.fill_asked_at.reset();
-  background_.at_once = false;
-  return std::exchange(background_.on_complete, {});
+  if (complete) {
+    if (!dirty_.empty()) return {};
+    if (background_.fill_asked_at) background_.filled = true;
+    background_.fill_asked_at.reset();
+    background_.at_once = false;
+  } else if (background_.short_of > 0 && background_.said_short) {
+    status = NoRoom();
+  } else {
+    return {};
+  }
+  std::erase_if(background_.on_end, [&](std::pair<FillEnd, FillStart>& waiting) {
+    if (!complete && waiting.second != FillStart::kAtOnce) return false;
+    out.emplace_back([end = std::move(waiting.first), status] { end(status); });
+    return true;
+  });
+  return out;
 }
 
 }  // namespace davit::storage

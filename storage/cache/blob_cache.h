@@ -43,6 +43,9 @@ enum class FillStart {
   kAtOnce,     // somebody waits until everything is here
 };
 
+/// Told how a fill ended; see BlobCache::Fill().
+using FillEnd = std::function<void(const Status&)>;
+
 /// One blob in use; keeps it from being forgotten (its chunks may still be evicted and fetched
 /// again). Thread-safe.
 class CachedBlob {
@@ -119,21 +122,23 @@ class BlobCache {
   /// (kFailedPrecondition when they differ: an image cannot pass its content off as another's).
   virtual Result<std::shared_ptr<CachedBlob>> OpenBlob(const BlobSpec& spec) = 0;
   /// Makes the ranges local in the background, in this order; returns at once. `cause` is
-  /// kPrefetch or kBackfill.
+  /// kPrefetch or kBackfill. Background work takes the room of blobs that nobody uses; what is in
+  /// use is never evicted for it: without room it waits and goes on when there is some.
   virtual void Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vector<ByteRange> ranges,
                         Cause cause) = 0;
   /// Fetches everything that is missing, recorded accesses first, in the background, until the
-  /// blob is complete or no longer in use. `on_complete` runs once on a thread of the cache.
-  /// Asked for again with kAtOnce, what waits goes on.
-  virtual void Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete,
-                    FillStart start) = 0;
-  void Fill(const std::shared_ptr<CachedBlob>& blob, std::function<void()> on_complete) {
-    Fill(blob, std::move(on_complete), FillStart::kWhenQuiet);
+  /// blob is complete or no longer in use. `on_end` (may be null) runs once on a thread of the
+  /// cache: OK when the blob is complete. Whoever wants it at once is also told when there is no
+  /// room (kResourceExhausted); the fill still goes on when there is some. Asked for again with
+  /// kAtOnce, what waits goes on.
+  virtual void Fill(const std::shared_ptr<CachedBlob>& blob, FillEnd on_end, FillStart start) = 0;
+  void Fill(const std::shared_ptr<CachedBlob>& blob, FillEnd on_end) {
+    Fill(blob, std::move(on_end), FillStart::kWhenQuiet);
   }
   /// Stops background work for the blob (unmount).
   virtual void StopBackground(const BlobId& id) = 0;
-  /// Frees at least `bytes` if it can, least recently used first, never under a running read;
-  /// the number of bytes freed.
+  /// Frees at least `bytes` if it can, unused blobs first, then what was least recently read, never
+  /// under a running read; the number of bytes freed. Waits for the disk; the other calls go on.
   virtual Result<std::uint64_t> Evict(std::uint64_t bytes) = 0;
   /// Forgets a blob that is not in use; kFailedPrecondition otherwise.
   virtual Status Remove(const BlobId& id) = 0;

@@ -116,12 +116,16 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
 
   // Background work (blob_background.cc).
   void Prefetch(const std::vector<ByteRange>& ranges, Cause cause);
-  void Fill(std::function<void()> on_complete, FillStart start);
+  void Fill(FillEnd on_end, FillStart start);
   void StopBackground();
   /// Goes on with background work when it is time.
   void Pump();
   /// The callbacks of Fill() that are due; each is given once.
-  std::vector<std::function<void()>> TakeCompletions();
+  std::vector<std::function<void()>> TakeEnds();
+  /// Bytes that the next step of background work found no room for; 0 when it does not wait.
+  std::uint64_t short_of() const;
+  /// Goes on when there is room now for what did not fit; else says so, once.
+  void TryRoom();
 
   // Durability and eviction (blob_durable.cc).
   Status Flush();
@@ -192,8 +196,12 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
     TimePoint retry_at{};
     Duration retry_delay{};
     std::stop_source stop;
-    std::vector<std::function<void()>> on_complete;
+    std::vector<std::pair<FillEnd, FillStart>> on_end;
+    std::int64_t short_of = 0;  // > 0: stopped, until there is room for so much
+    TimePoint short_since{};
+    bool said_short = false;
   };
+  Error NoRoom() const;
   FlightPtr NextBackground(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);
   FlightPtr NextOfRanges(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);
   FlightPtr NextOfFill(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);

@@ -16,11 +16,11 @@ class FakeImages::FakeImage final : public daemon::Image {
   const std::string& platform() const override { return platform_; }
   std::shared_ptr<const rafs::Filesystem> filesystem() const override { return nullptr; }
   storage::BlobProgress progress() const override { return {10, 20, false}; }
-  Status Fill(std::function<void()> on_complete, storage::FillStart start) override {
+  Status Fill(storage::FillEnd on_end, storage::FillStart start) override {
     const MutexLock lock(owner_.mutex_);
     if (owner_.ready_error_) return *owner_.ready_error_;
     owner_.last_start_ = start;
-    owner_.fills_.push_back(std::move(on_complete));
+    owner_.fills_.push_back(std::move(on_end));
     owner_.changed_.NotifyAll();
     return {};
   }
@@ -102,14 +102,14 @@ bool FakeImages::AwaitFill() {
   }
   return true;
 }
-void FakeImages::CompleteFills() {
-  std::vector<std::function<void()>> fills;
+void FakeImages::EndFills(const Status& status) {
+  std::vector<storage::FillEnd> fills;
   AwaitFill();
   {
     const MutexLock lock(mutex_);
     fills.swap(fills_);
   }
-  for (const auto& done : fills) done();
+  for (const auto& end : fills) end(status);
 }
 std::vector<daemon::ImageRequest> FakeImages::requests() const {
   const MutexLock lock(mutex_);

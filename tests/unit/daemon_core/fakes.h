@@ -50,8 +50,8 @@ class FakeImages final : public daemon::ImageProvider {
   void FailReadyWith(std::optional<Error> error);
   /// Waits until some image is being filled; false after ten seconds.
   bool AwaitFill();
-  /// Completes the fill of all images, waiting for one.
-  void CompleteFills();
+  /// Ends the fill of all images, waiting for one.
+  void EndFills(const Status& status = {});
   void SetDigest(std::string digest);
   std::vector<daemon::ImageRequest> requests() const;
   storage::FillStart last_start() const {
@@ -83,7 +83,7 @@ class FakeImages final : public daemon::ImageProvider {
   std::vector<daemon::ImageRequest> requests_ DAVIT_GUARDED_BY(mutex_);
   std::set<std::string> needed_ DAVIT_GUARDED_BY(mutex_);
   storage::FillStart last_start_ DAVIT_GUARDED_BY(mutex_) = storage::FillStart::kWhenQuiet;
-  std::vector<std::function<void()>> fills_ DAVIT_GUARDED_BY(mutex_);
+  std::vector<storage::FillEnd> fills_ DAVIT_GUARDED_BY(mutex_);
   std::atomic<int> open_images_{0};
   std::atomic<int> prefetches_{0};
 };

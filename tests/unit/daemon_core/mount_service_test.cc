@@ -218,10 +218,21 @@ TEST_F(MountServiceTest, ReadyCompleteWaitsForTheFill) {
   api::MountRequest request = Request();
   request.ready = api::Ready::kComplete;
   EXPECT_EQ(service->Mount(request, Duration::zero())->state, "mounting");
-  images.CompleteFills();
+  images.EndFills();
   EXPECT_TRUE(Await("m", "mounted"));
   EXPECT_EQ(service->Mount(request, Duration::zero())->state, "mounted");
   EXPECT_EQ(images.last_start(), storage::FillStart::kAtOnce);
+}
+
+TEST_F(MountServiceTest, ReadyCompleteFailsWithTheFill) {
+  Open();
+  api::MountRequest request = Request();
+  request.ready = api::Ready::kComplete;
+  ASSERT_TRUE(service->Mount(request, Duration::zero()).ok());
+  images.EndFills(Error(Code::kResourceExhausted, "no room"));
+  EXPECT_TRUE(Await("m", "failed"));
+  EXPECT_EQ(service->Get("m")->error_code, "resource_exhausted");
+  EXPECT_EQ(mounter.live_sessions(), 0);
 }
 
 TEST_F(MountServiceTest, UnmountDoesNotWaitForTheFill) {
@@ -231,7 +242,7 @@ TEST_F(MountServiceTest, UnmountDoesNotWaitForTheFill) {
   ASSERT_TRUE(service->Mount(request, Duration::zero()).ok());
   ASSERT_TRUE(images.AwaitFill());
   EXPECT_TRUE(*service->Unmount("m", false, kPatience));
-  images.CompleteFills();  // late: nobody is there any more
+  images.EndFills();  // late: nobody is there any more
   EXPECT_TRUE(service->List().empty());
 }
 
@@ -251,7 +262,7 @@ TEST_F(MountServiceTest, AMountedOneCanBeAskedForMore) {
   api::MountRequest request = Request();
   request.ready = api::Ready::kComplete;
   EXPECT_EQ(service->Mount(request, Duration::zero())->state, "mounting");
-  images.CompleteFills();
+  images.EndFills();
   EXPECT_TRUE(Await("m", "mounted"));
   EXPECT_EQ(mounter.started(), 1);
   EXPECT_EQ(images.last_start(), storage::FillStart::kAtOnce);

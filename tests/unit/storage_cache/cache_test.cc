@@ -68,7 +68,7 @@ TEST_F(CacheTest, FillCompletesInLargeRequests) {
   OpenCache();
   const auto cached = OpenBlob(blob);
   std::atomic<bool> done{false};
-  cache_->Fill(cached, [&] {
+  cache_->Fill(cached, [&](const Status&) {
     done = true;
     done.notify_all();
   });

@@ -190,7 +190,7 @@ TEST_F(EvictTest, BackgroundWorkStopsBeforeItWouldEvict) {
   options_.max_request_bytes = 64 << 10;
   OpenCache();
   const auto cached = OpenBlob(blob);
-  cache_->Fill(cached, [] { FAIL() << "cannot be complete"; });
+  cache_->Fill(cached, [](const Status&) { FAIL() << "cannot be complete"; });
   std::uint64_t last = 0;
   for (int quiet = 0; quiet < 20;) {
     const std::uint64_t now = cached->progress().bytes_ready;
@@ -201,6 +201,88 @@ TEST_F(EvictTest, BackgroundWorkStopsBeforeItWouldEvict) {
   EXPECT_EQ(cache_->stats().evicted_bytes, 0U);
   EXPECT_LE(cache_->stats().bytes_on_disk, options_.budget_bytes);
   EXPECT_GT(last, options_.budget_bytes / 2);
+}
+
+class RoomTest : public EvictTest {
+ protected:
+  // `old` fills the cache up to where background work stops, and is unmounted; then `wanted` is.
+  void FillTheCacheWith(const FakeBlob& old) {
+    options_.budget_bytes = OnDisk(old) * 100 / 86;
+    options_.max_request_bytes = 64 << 10;
+    OpenCache();
+    ASSERT_TRUE(ReadAll(*OpenBlob(old), old).ok());
+    ASSERT_EQ(cache_->stats().bytes_on_disk, OnDisk(old));
+  }
+  /// Time goes on until it comes true.
+  template <class Predicate>
+  bool InTime(Predicate predicate) {
+    for (int i = 0; i < 3000; ++i) {
+      if (predicate()) return true;
+      clock_.Advance(std::chrono::milliseconds(100));
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    return false;
+  }
+  std::atomic<int> ends_{0};
+  std::atomic<int> good_ends_{0}, ends_without_room_{0};
+  FillEnd End() {
+    return [this](const Status& status) {
+      if (status) ++good_ends_;
+      if (!status && status.error().code() == Code::kResourceExhausted) ++ends_without_room_;
+      ++ends_;
+    };
+  }
+};
+
+TEST_F(RoomTest, AFillTakesTheRoomOfWhatNobodyUses) {
+  const FakeBlob old({.seed = 1, .chunks = 500, .min_chunk = 4096, .max_chunk = 8000});
+  const FakeBlob wanted({.seed = 2, .chunks = 300, .min_chunk = 4096, .max_chunk = 8000});
+  FillTheCacheWith(old);
+  const auto cached = OpenBlob(wanted);
+  cache_->Fill(cached, End(), FillStart::kAtOnce);
+  ASSERT_TRUE(InTime([&] { return ends_ > 0; }));
+  EXPECT_EQ(good_ends_, 1);
+  EXPECT_TRUE(cached->progress().complete);
+  EXPECT_EQ(cache_->stats().evicted_bytes, OnDisk(old));
+  EXPECT_TRUE(ReadAll(*cached, wanted).ok());
+}
+
+TEST_F(RoomTest, SoDoesAPrefetchAndOnADiskThatIsShort) {
+  const FakeBlob old({.seed = 1, .chunks = 64});
+  const FakeBlob wanted({.seed = 2, .chunks = 64});
+  options_.reserve_free_bytes = 1 << 20;
+  OpenCache();
+  ASSERT_TRUE(ReadAll(*OpenBlob(old), old).ok());
+  files_.set_free_bytes((1 << 20) + 1000);  // enough for readers, too little to fetch ahead
+  const auto cached = OpenBlob(wanted);
+  ASSERT_TRUE(InTime([&] { return cache_->stats().evicted_bytes == 0; }));
+  cache_->Prefetch(cached, {{0, cached->size()}}, Cause::kPrefetch);
+  ASSERT_TRUE(InTime([&] { return cache_->stats().evicted_bytes > 0; }));
+  files_.set_free_bytes(1 << 30);  // as evicting has made it
+  EXPECT_TRUE(InTime([&] { return cached->progress().complete; }));
+}
+
+TEST_F(RoomTest, WhatIsInUseStaysAndWhoWaitsIsTold) {
+  const FakeBlob used({.seed = 1, .chunks = 500, .min_chunk = 4096, .max_chunk = 8000});
+  const FakeBlob wanted({.seed = 2, .chunks = 300, .min_chunk = 4096, .max_chunk = 8000});
+  FillTheCacheWith(used);
+  auto held = OpenBlob(used);
+  ASSERT_TRUE(held->Ensure({}, {0, 1}).ok());
+  const auto cached = OpenBlob(wanted);
+  std::atomic<int> quiet_ends{0};
+  cache_->Fill(cached, [&](const Status& status) { quiet_ends += status ? 1 : 100; });
+  cache_->Fill(cached, End(), FillStart::kAtOnce);
+  ASSERT_TRUE(InTime([&] { return ends_ > 0; }));
+  EXPECT_EQ(ends_without_room_, 1);
+  EXPECT_EQ(cache_->stats().evicted_bytes, 0U);
+  EXPECT_TRUE(held->progress().complete);
+  EXPECT_EQ(quiet_ends, 0);  // it still waits
+  // When the other image is unmounted the fill goes on by itself.
+  held.reset();
+  ASSERT_TRUE(InTime([&] { return quiet_ends > 0; }));
+  EXPECT_EQ(quiet_ends, 1);
+  EXPECT_TRUE(cached->progress().complete);
+  EXPECT_EQ(ends_, 1);
 }
 
 TEST_F(EvictTest, TheReserveOfTheFileSystemIsKept) {

@@ -38,8 +38,8 @@ TEST_F(FillFaultsTest, WhatIsDamagedForGoodIsLeftOutAndTriedEverMoreRarely) {
   const auto cached = OpenBlob(blob);
   const auto other_cached = OpenBlob(other);
   std::atomic<bool> done{false}, other_done{false};
-  cache_->Fill(cached, [&] { done = true; });
-  cache_->Fill(other_cached, [&] { other_done = true; });
+  cache_->Fill(cached, [&](const Status&) { done = true; });
+  cache_->Fill(other_cached, [&](const Status&) { other_done = true; });
   ASSERT_TRUE(Eventually([&] {
     for (std::uint32_t i = 0; i < 60; ++i) {
       if (i != 20 && !cached->IsReady(RangeOf(blob, i))) return false;
@@ -69,7 +69,7 @@ TEST_F(FillFaultsTest, ADiskThatTakesNothingIsNoReasonToFetchAllTheTime) {
   ASSERT_TRUE(cached->Ensure({}, {0, 1}).ok());
   files_.FailWrites("/data", EIO);
   std::atomic<bool> done{false};
-  cache_->Fill(cached, [&] { done = true; });
+  cache_->Fill(cached, [&](const Status&) { done = true; });
   ASSERT_TRUE(blob.source->WaitForRequests(2));
   // It stands still until the clock moves. How many had begun before the first write failed is a
   // matter of the machine's load.
@@ -98,13 +98,13 @@ TEST_F(FillFaultsTest, WhoWaitsForAllOfItDoesNotWaitForQuiet) {
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_FALSE(cached->progress().complete);
   std::atomic<bool> done{false};
-  cache_->Fill(cached, [&] { done = true; }, FillStart::kAtOnce);
+  cache_->Fill(cached, [&](const Status&) { done = true; }, FillStart::kAtOnce);
   EXPECT_TRUE(Eventually([&] { return done.load(); }));
 
   const FakeBlob second({.seed = 2, .chunks = 60});
   const auto second_cached = OpenBlob(second);
   std::atomic<bool> second_done{false};
-  cache_->Fill(second_cached, [&] { second_done = true; }, FillStart::kAtOnce);
+  cache_->Fill(second_cached, [&](const Status&) { second_done = true; }, FillStart::kAtOnce);
   EXPECT_TRUE(Eventually([&] { return second_done.load(); }));
 }
 

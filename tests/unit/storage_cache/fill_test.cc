@@ -12,7 +12,7 @@ class FillTest : public CacheFixture {
  protected:
   void FillAndWait(const std::shared_ptr<CachedBlob>& cached) {
     std::atomic<bool> done{false};
-    cache_->Fill(cached, [&] {
+    cache_->Fill(cached, [&](const Status&) {
       done = true;
       done.notify_all();
     });
@@ -152,7 +152,7 @@ TEST_F(FillTest, StopBackgroundEndsIt) {
   OpenCache();
   auto cached = OpenBlob(blob);
   blob.source->Close();
-  cache_->Fill(cached, [] { FAIL() << "it was stopped"; });
+  cache_->Fill(cached, [](const Status&) { FAIL() << "it was stopped"; });
   ASSERT_TRUE(blob.source->WaitForRequests(1));
   cache_->StopBackground(cached->id());
   blob.source->Open();
@@ -208,7 +208,7 @@ TEST_F(FillTest, FillGoesOnAfterAnOutage) {
     return {};
   });
   std::atomic<bool> done{false};
-  cache_->Fill(cached, [&] { done = true; });
+  cache_->Fill(cached, [&](const Status&) { done = true; });
   ASSERT_TRUE(blob.source->WaitForRequests(1));
   refuse = false;
   ASSERT_TRUE(Eventually([&] {

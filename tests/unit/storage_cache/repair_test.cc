@@ -141,7 +141,7 @@ TEST_F(RepairTest, WhatWasCompleteBecomesCompleteAgain) {
   OpenCache();
   const auto cached = OpenBlob(blob);
   std::atomic<bool> done{false};
-  cache_->Fill(cached, [&] {
+  cache_->Fill(cached, [&](const Status&) {
     done = true;
     done.notify_all();
   });
