@@ -16,7 +16,7 @@ constexpr std::uint64_t kAccessRequest = 1U << 20;
 constexpr std::chrono::seconds kFirstRetry{15};
 constexpr std::chrono::seconds kLastRetry{600};
 // What an image that was just unmounted leaves behind can be evicted a moment later.
-constexpr std::chrono::seconds kRoomPatience{10};
+constexpr std::chrono::seconds kRoomPatience{5};
 }  // namespace
 
 void BlobCore::Prefetch(const std::vector<ByteRange>& ranges, Cause cause) {
@@ -276,8 +276,12 @@ Error BlobCore::NoRoom() const {
   const std::string limit =
       env_.disk_is_short.load()
           ? "the file system has too little free space"
-          : fmt::format("images in use take {} bytes of the cache, whose budget is {}",
-                        env_.bytes_on_disk.load(), env_.options.budget_bytes);
+          : fmt::format(
+                "the cache holds {} bytes, all of images in use, and with its budget of {} "
+                "bytes it fetches ahead up to {}",
+                env_.bytes_on_disk.load(), env_.options.budget_bytes,
+                static_cast<std::uint64_t>(static_cast<double>(env_.options.budget_bytes) *
+                                           env_.options.low_watermark));
   return Error(Code::kResourceExhausted,
                fmt::format("blob {}: no room for {} of {} bytes: {}", id_.value,
                            now.bytes_total - now.bytes_ready, now.bytes_total, limit))
