@@ -1,6 +1,6 @@
 add_library(cli_davit STATIC davit_app.cc davit_build.cc davit_check.cc davit_convert.cc davit_copy.cc davit_demo.cc
   davit_extract.cc
-  davit_inspect.cc image_access.cc progress.cc)
+  davit_inspect.cc image_access.cc output.cc progress.cc)
 target_include_directories(cli_davit PUBLIC ${CMAKE_SOURCE_DIR})
 target_link_libraries(cli_davit PUBLIC rafs_convert common_json common_http storage_registry
   PRIVATE fmt::fmt davit_warnings)

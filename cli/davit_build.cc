@@ -14,6 +14,7 @@
 #include "cli/build_flags.h"
 #include "cli/davit_app.h"
 #include "cli/image_access.h"
+#include "cli/output.h"
 #include "cli/progress.h"
 #include "common/base/fd.h"
 #include "common/json/json.h"
@@ -88,7 +89,7 @@ Result<rafs::BuildOptions> MakeBuildOptions(const BuildFlags& flags) {
 namespace {
 
 struct LocalFlags {
-  std::string source, output, type = "auto", whiteouts = "oci", format = "text";
+  std::string source, output, chunk_dict, type = "auto", whiteouts = "oci", format = "text";
   std::vector<std::string> bootstraps;
   bool inline_bootstrap = false, no_toc = false, quiet = false;
   BuildFlags build;
@@ -117,7 +118,7 @@ class FdStream final : public codec::ByteStream {
 
 Result<rafs::Tree> BuildSource(const Context& ctx, const LocalFlags& flags,
                                const rafs::BuildOptions& options, rafs::BlobSet& blobs,
-                               Progress& bars) {
+                               rafs::ChunkDict* dict, Progress& bars) {
   bool directory = flags.type == "directory";
   if (flags.type == "auto" && flags.source != "-") {
     struct stat st{};
@@ -126,7 +127,7 @@ Result<rafs::Tree> BuildSource(const Context& ctx, const LocalFlags& flags,
     directory = S_ISDIR(st.st_mode);
   }
   if (directory) {
-    return rafs::BuildDirectory(ctx, flags.source, options, flags.output, blobs, nullptr,
+    return rafs::BuildDirectory(ctx, flags.source, options, flags.output, blobs, dict,
                                 [&](std::uint64_t bytes) { bars.Update("build", bytes, 0); });
   }
   UniqueFd fd;
@@ -141,7 +142,7 @@ Result<rafs::Tree> BuildSource(const Context& ctx, const LocalFlags& flags,
   auto read = std::make_shared<std::atomic<std::uint64_t>>(0);
   DAVIT_TRY_ASSIGN(auto tar,
                    codec::MakeDetectingDecoder(std::make_unique<FdStream>(std::move(fd), read)));
-  return rafs::BuildTar(ctx, std::move(tar), 0, options, flags.output, blobs, nullptr,
+  return rafs::BuildTar(ctx, std::move(tar), 0, options, flags.output, blobs, dict,
                         [&](std::uint64_t) { bars.Update("build", *read, total); });
 }
 
@@ -188,8 +189,16 @@ Status Build(const LocalFlags& flags, Io& io) {
   DAVIT_TRY(MakeDirectories(flags.output, 0755));
   const SignalContext signals;
   rafs::BlobSet blobs;
+  rafs::ChunkDict dict;
+  const bool with_dict = !flags.chunk_dict.empty();
+  if (with_dict) {
+    DAVIT_TRY_ASSIGN(const auto metadata, rafs::Metadata::OpenFile(flags.chunk_dict));
+    if (const Status added = dict.AddImage(*metadata, options, blobs); !added.ok()) {
+      return Error(added.error()).WithContext("chunk dictionary " + flags.chunk_dict);
+    }
+  }
   Progress bars(io, flags.quiet || flags.format == "json");
-  auto built = BuildSource(signals.ctx(), flags, options, blobs, bars);
+  auto built = BuildSource(signals.ctx(), flags, options, blobs, with_dict ? &dict : nullptr, bars);
   bars.Finish();
   if (!built.ok()) {
     Error error = std::move(built).error();
@@ -248,7 +257,7 @@ void RegisterBuild(CLI::App& app, Run& chosen) {
                    "Directory, tar, tar.gz or tar.zst; - reads an archive from standard input")
       ->required();
   command
-      ->add_option("-o,--output", build->output,
+      ->add_option("-o,--to", build->output,
                    "Directory for image.boot and the blob, named by its id")
       ->required();
   command->add_option("--type", build->type, "auto, directory or tar")
@@ -259,12 +268,12 @@ void RegisterBuild(CLI::App& app, Run& chosen) {
                    "Deletion markers: oci, overlay, or none (kept as they are)")
       ->check(CLI::IsMember({"oci", "overlay", "none"}))
       ->capture_default_str();
+  command->add_option("--chunk-dict", build->chunk_dict,
+                      "Bootstrap of an image whose chunks need not be stored again");
   command->add_flag("--inline-bootstrap", build->inline_bootstrap,
                     "Put the bootstrap into the blob too, as layer blobs have it");
   command->add_flag("--no-toc", build->no_toc, "No table of contents at the blob's end");
-  command->add_option("--format", build->format, "Result as text or json")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->capture_default_str();
+  AddOutputFormat(*command, build->format);
   command->add_flag("--quiet", build->quiet, "Neither bars nor lines about progress");
   AddBuildFlags(*command, build->build);
   command->callback([build, &chosen] {
@@ -277,13 +286,13 @@ void RegisterBuild(CLI::App& app, Run& chosen) {
   auto merge = std::make_shared<LocalFlags>();
   CLI::App* merging = app.add_subcommand("merge", "Merge layer bootstraps, lowest first, into one");
   merging
-      ->add_option("bootstraps", merge->bootstraps,
-                   "Bootstrap files; an inline one must be named by its blob's id")
+      ->add_option(
+          "bootstraps", merge->bootstraps,
+          "Bootstraps of layers, as `davit extract` writes them (an inline one must be named "
+          "by its blob's id) or as `davit build --whiteouts none` does")
       ->required();
-  merging->add_option("-o,--output", merge->output, "File to write")->required();
-  merging->add_option("--format", merge->format, "Result as text or json")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->capture_default_str();
+  merging->add_option("-o,--to", merge->output, "File to write")->required();
+  AddOutputFormat(*merging, merge->format);
   merging->callback([merge, &chosen] {
     chosen = [merge](Io& io) {
       const Status status = Merge(*merge, io);

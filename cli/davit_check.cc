@@ -10,6 +10,7 @@
 
 #include "cli/davit_app.h"
 #include "cli/image_access.h"
+#include "cli/output.h"
 #include "cli/progress.h"
 #include "common/base/fd.h"
 #include "common/json/json.h"
@@ -68,7 +69,7 @@ int RunCheck(const CheckFlags& flags, Io& io) {
                           {"problems", report->problems}})
            << "\n";
   } else {
-    for (const std::string& problem : report->problems) io.out << problem << "\n";
+    for (const std::string& problem : report->problems) io.out << Printable(problem) << "\n";
     io.out << fmt::format("{} inodes, {} files with {}, {} chunks: {}\n", report->inodes,
                           report->files, HumanBytes(report->bytes), report->chunks,
                           report->problems.empty()
@@ -79,20 +80,38 @@ int RunCheck(const CheckFlags& flags, Io& io) {
 }
 
 Status Unpack(const CheckFlags& flags, Io& io) {
-  Progress bars(io, flags.quiet);
+  const bool json_result = flags.format == "json", to_stdout = flags.output == "-";
+  if (json_result && to_stdout) {
+    return Error(Code::kInvalidArgument,
+                 "standard output cannot take both the archive and the result as json")
+        .WithHint("name a file with -o, or leave --output json out");
+  }
+  Progress bars(io, flags.quiet || json_result);
   ImageAccess access(flags.access);
   const SignalContext signals;
   DAVIT_TRY_ASSIGN(const OpenedImage image,
                    OpenImage(signals.ctx(), access, flags.image, flags.bootstrap, flags.blob_dir));
   UniqueFd fd;
-  if (flags.output == "-") {
+  if (to_stdout) {
     fd.reset(::dup(STDOUT_FILENO));
   } else {
     DAVIT_TRY_ASSIGN(fd, OpenFile(flags.output, O_WRONLY | O_CREAT | O_TRUNC, 0644));
   }
-  return rafs::UnpackImage(
+  std::uint64_t bytes = 0;
+  DAVIT_TRY(rafs::UnpackImage(
       signals.ctx(), *image.metadata, image.open_blob,
-      [&](Bytes data) { return WriteFull(fd.get(), data); }, StepBars(bars));
+      [&](Bytes data) {
+        bytes += data.size();
+        return WriteFull(fd.get(), data);
+      },
+      StepBars(bars)));
+  bars.Finish();
+  if (json_result) {
+    io.out << json::Dump({{"file", flags.output}, {"bytes", bytes}}) << "\n";
+  } else if (!to_stdout) {
+    io.out << flags.output << ": " << HumanBytes(bytes) << "\n";
+  }
+  return {};
 }
 
 void AddImageOptions(CLI::App& command, CheckFlags& flags) {
@@ -113,9 +132,7 @@ void RegisterCheck(CLI::App& app, Run& chosen) {
       app.add_subcommand("check", "Verify the structure of an image and the digest of every chunk");
   AddImageOptions(*command, *check);
   command->add_option("--source", check->source, "Compare with this OCI image too");
-  command->add_option("--output", check->format, "Result as text or json")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->capture_default_str();
+  AddOutputFormat(*command, check->format);
   command->callback(
       [check, &chosen] { chosen = [check](Io& io) { return RunCheck(*check, io); }; });
 
@@ -123,8 +140,9 @@ void RegisterCheck(CLI::App& app, Run& chosen) {
   CLI::App* unpacking =
       app.add_subcommand("unpack", "Write the content of an image as a tar archive");
   AddImageOptions(*unpacking, *unpack);
-  unpacking->add_option("-o,--output", unpack->output, "File to write; - is standard output")
+  unpacking->add_option("-o,--to", unpack->output, "File to write; - is standard output")
       ->required();
+  AddOutputFormat(*unpacking, unpack->format);
   unpacking->callback([unpack, &chosen] {
     chosen = [unpack](Io& io) {
       const Status status = Unpack(*unpack, io);

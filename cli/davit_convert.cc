@@ -11,6 +11,7 @@
 #include "cli/build_flags.h"
 #include "cli/davit_app.h"
 #include "cli/image_access.h"
+#include "cli/output.h"
 #include "cli/progress.h"
 #include "common/json/json.h"
 #include "rafs/convert/convert.h"
@@ -138,9 +139,7 @@ void RegisterConvert(CLI::App& app, Run& chosen) {
   command->add_option("--transfers", flags->transfers, "Blobs pushed at the same time")
       ->check(CLI::Range(1, 32))
       ->capture_default_str();
-  command->add_option("--output", flags->output, "Result as text or json")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->capture_default_str();
+  AddOutputFormat(*command, flags->output);
   command->add_flag("--quiet", flags->quiet, "Neither bars nor lines about progress");
   AddBuildFlags(*command, flags->build);
   AddImageAccessOptions(*command, flags->access, false);

@@ -1,19 +1,21 @@
 // davit extract: the bootstrap that a layer blob holds.
 
 #include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
 #include <ostream>
 
 #include "cli/davit_app.h"
 #include "cli/image_access.h"
-#include "cli/progress.h"
+#include "cli/output.h"
 #include "common/base/fd.h"
+#include "common/json/json.h"
 #include "rafs/convert/convert.h"
 
 namespace davit::cli {
 namespace {
 
 struct ExtractFlags {
-  std::string blob, output;
+  std::string blob, output, format = "text";
 };
 
 Result<std::uint64_t> Extract(const ExtractFlags& flags) {
@@ -30,13 +32,18 @@ void RegisterExtract(CLI::App& app, Run& chosen) {
   CLI::App* command = app.add_subcommand("extract", "Write the bootstrap that a layer blob holds");
   command->add_option("blob", flags->blob, "Blob file with an inline bootstrap")->required();
   command
-      ->add_option("-o,--output", flags->output,
+      ->add_option("-o,--to", flags->output,
                    "File to write; `davit merge` wants it named by the blob's id")
       ->required();
+  AddOutputFormat(*command, flags->format);
   command->callback([flags, &chosen] {
     chosen = [flags](Io& io) {
       const auto bytes = Extract(*flags);
       if (!bytes.ok()) return Fail(io, bytes.error());
+      if (flags->format == "json") {
+        io.out << json::Dump({{"bootstrap", flags->output}, {"bytes", *bytes}}) << "\n";
+        return kExitOk;
+      }
       io.out << flags->output << ": " << HumanBytes(*bytes) << "\n";
       return kExitOk;
     };

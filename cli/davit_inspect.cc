@@ -10,7 +10,7 @@
 
 #include "cli/davit_app.h"
 #include "cli/image_access.h"
-#include "cli/progress.h"
+#include "cli/output.h"
 #include "common/json/json.h"
 
 namespace davit::cli {
@@ -61,34 +61,86 @@ void PrintImage(const OpenedImage& image, Io& io) {
   }
 }
 
-/// Bytes of untrusted names as they may be shown: control characters escaped.
-std::string Printable(std::string_view text) {
-  std::string out;
-  for (char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      out += fmt::format("\\x{:02x}", byte);
-    } else {
-      out += c;
-    }
+const char* TypeName(std::uint32_t mode) {
+  switch (mode & S_IFMT) {
+    case S_IFREG:
+      return "file";
+    case S_IFDIR:
+      return "directory";
+    case S_IFLNK:
+      return "symlink";
+    case S_IFCHR:
+      return "character device";
+    case S_IFBLK:
+      return "block device";
+    case S_IFIFO:
+      return "fifo";
+    default:
+      return "socket";
+  }
+}
+
+/// A name in JSON; one that is not UTF-8 is given in hexadecimal too, as it would be lost.
+void SetName(json& out, const char* key, std::string_view name) {
+  out[key] = name;
+  const json text = name;
+  if (text.dump(-1, ' ', false, json::error_handler_t::ignore) != davit::json::Dump(text)) {
+    std::string hex;
+    for (const char c : name) hex += fmt::format("{:02x}", static_cast<unsigned char>(c));
+    out[std::string(key) + "_hex"] = hex;
+  }
+}
+
+Result<json> AttributesJson(const rafs::Metadata& metadata, const rafs::Attributes& a) {
+  json out = {{"inode", a.id.value},
+              {"type", TypeName(a.mode)},
+              {"mode", fmt::format("{:o}", a.mode)},
+              {"uid", a.uid},
+              {"gid", a.gid},
+              {"size", a.size},
+              {"nlink", a.nlink},
+              {"mtime", a.mtime},
+              {"mtime_nsec", a.mtime_nsec}};
+  if (S_ISLNK(a.mode)) {
+    DAVIT_TRY_ASSIGN(const std::string target, metadata.ReadLink(a.id));
+    SetName(out, "target", target);
   }
   return out;
 }
 
+/// Calls `visit` for every entry of a directory.
+Status ForEachEntry(const rafs::Metadata& metadata, rafs::InodeId directory,
+                    const std::function<Status(std::string_view, const rafs::Attributes&)>& visit) {
+  Status failed;
+  DAVIT_TRY(metadata.ListDir(directory, 0, [&](const rafs::DirEntry& entry, std::uint64_t) {
+    if (entry.name == "." || entry.name == "..") return true;
+    const auto a = metadata.Stat(entry.id);
+    failed = a.ok() ? visit(entry.name, *a) : Status(a.error());
+    return failed.ok();
+  }));
+  return failed;
+}
+
 Result<json> InodeJson(const rafs::Metadata& metadata, const std::string& path,
                        const rafs::Attributes& a) {
-  json out = {{"path", path},     {"inode", a.id.value}, {"mode", fmt::format("{:o}", a.mode)},
-              {"uid", a.uid},     {"gid", a.gid},        {"size", a.size},
-              {"nlink", a.nlink}, {"mtime", a.mtime}};
-  if (S_ISLNK(a.mode)) {
-    DAVIT_TRY_ASSIGN(const std::string target, metadata.ReadLink(a.id));
-    out["target"] = target;
-  }
+  DAVIT_TRY_ASSIGN(json out, AttributesJson(metadata, a));
+  SetName(out, "path", path);
   json names = json::array();
   DAVIT_TRY(
       metadata.ListXattrs(a.id, [&](std::string_view name, Bytes) { names.push_back(name); }));
   if (!names.empty()) out["xattrs"] = std::move(names);
+  if (S_ISDIR(a.mode)) {
+    out["entries"] = json::array();
+    DAVIT_TRY(ForEachEntry(metadata, a.id,
+                           [&](std::string_view name, const rafs::Attributes& entry) -> Status {
+                             DAVIT_TRY_ASSIGN(json line, AttributesJson(metadata, entry));
+                             SetName(line, "name", name);
+                             out["entries"].push_back(std::move(line));
+                             return {};
+                           }));
+  }
   if (S_ISREG(a.mode)) {
+    out["extents"] = json::array();
     std::vector<rafs::Extent> extents;
     DAVIT_TRY(metadata.Extents(a.id, 0, a.size, extents));
     for (const rafs::Extent& e : extents) {
@@ -103,32 +155,31 @@ Result<json> InodeJson(const rafs::Metadata& metadata, const std::string& path,
 
 Status InspectPath(const OpenedImage& image, const InspectFlags& flags, Io& io) {
   const rafs::Metadata& metadata = *image.metadata;
-  DAVIT_TRY_ASSIGN(const rafs::InodeId inode, rafs::LookupPath(metadata, flags.path));
-  DAVIT_TRY_ASSIGN(const rafs::Attributes attributes, metadata.Stat(inode));
+  const auto inode = rafs::LookupPath(metadata, flags.path);
+  if (!inode.ok()) {
+    return Error(inode.error())
+        .WithCode(Code::kNotFound)
+        .WithContext("path '" + flags.path + "'")
+        .WithHint("inspect --path of a directory above lists what there is");
+  }
+  DAVIT_TRY_ASSIGN(const rafs::Attributes attributes, metadata.Stat(*inode));
   if (flags.format == "json") {
     DAVIT_TRY_ASSIGN(const json out, InodeJson(metadata, flags.path, attributes));
     io.out << davit::json::Dump(out, 2) << "\n";
     return {};
   }
-  auto line = [&](const std::string& name, const rafs::Attributes& a) {
-    io.out << fmt::format("{:>7o} {:>5} {:>5} {:>12} {}\n", a.mode, a.uid, a.gid, a.size,
-                          Printable(name));
-  };
-  if (!S_ISDIR(attributes.mode)) {
-    line(flags.path, attributes);
-    return {};
-  }
-  Status failed;
-  DAVIT_TRY(metadata.ListDir(inode, 0, [&](const rafs::DirEntry& entry, std::uint64_t) {
-    const auto a = metadata.Stat(entry.id);
-    if (!a.ok()) {
-      failed = a.error();
-      return false;
+  const auto line = [&](std::string_view name, const rafs::Attributes& a) -> Status {
+    std::string target;
+    if (S_ISLNK(a.mode)) {
+      DAVIT_TRY_ASSIGN(target, metadata.ReadLink(a.id));
+      target = " -> " + target;
     }
-    line(std::string(entry.name), *a);
-    return true;
-  }));
-  return failed;
+    io.out << fmt::format("{:>7o} {:>5} {:>5} {:>12} {}\n", a.mode, a.uid, a.gid, a.size,
+                          Printable(std::string(name) + target));
+    return {};
+  };
+  if (!S_ISDIR(attributes.mode)) return line(flags.path, attributes);
+  return ForEachEntry(metadata, *inode, line);
 }
 
 Status Inspect(const InspectFlags& flags, Io& io) {
@@ -209,9 +260,7 @@ CLI::App* AddCommand(CLI::App& app, const char* name, const char* text,
                       "RAFS image: host/name:tag, host/name@digest or oci:/path:tag");
   command->add_option("--bootstrap", flags->bootstrap,
                       "A local bootstrap file instead of an image");
-  command->add_option("--output", flags->format, "Result as text or json")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->capture_default_str();
+  AddOutputFormat(*command, flags->format);
   AddImageAccessOptions(*command, flags->access, true);
   return command;
 }

@@ -95,13 +95,14 @@ Status ShowMount(Io& io, NodeSession& session, const Flags& flags) {
   return {};
 }
 
-Status Prefetch(NodeSession& session, const Flags& flags) {
+Status Prefetch(Io& io, NodeSession& session, const Flags& flags) {
   DAVIT_TRY_ASSIGN(const MountInfo info, FindMount(session, flags.target));
   daemon::api::PrefetchRequest request;
   request.paths = flags.paths;
-  DAVIT_TRY_ASSIGN([[maybe_unused]] const std::string reply,
+  DAVIT_TRY_ASSIGN(const std::string reply,
                    session.client().Call(Soon(), "POST", "/api/v1/mounts/" + info.id + "/prefetch",
                                          request.ToJson()));
+  if (flags.node.output == "json") io.out << reply << "\n";
   return {};
 }
 
@@ -171,8 +172,7 @@ void RegisterNodeCommands(CLI::App& app, Run& chosen) {
 
   auto prefetch = flags();
   CLI::App* fetch =
-      Add(app, chosen, "prefetch", "Fetch files of a mount in the background", prefetch,
-          [](Io&, NodeSession& session, const Flags& f) { return Prefetch(session, f); });
+      Add(app, chosen, "prefetch", "Fetch files of a mount in the background", prefetch, Prefetch);
   fetch->add_option("mount", prefetch->target, "Id or mount point")->required();
   fetch->add_option("paths", prefetch->paths,
                     "Files and directories inside the image; none: all of it");

@@ -5,8 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <ostream>
+
+#include "cli/output.h"
 
 namespace davit::cli {
 namespace {
@@ -27,15 +28,6 @@ std::size_t TerminalColumns() {
   return size.ws_col;
 }
 
-/// Text from images must not steer the terminal.
-std::string Printable(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
-  }
-  return out;
-}
-
 std::string BarOf(std::uint64_t done, std::uint64_t total, std::size_t width) {
   const double share = static_cast<double>(done) / static_cast<double>(total);
   const auto full = static_cast<std::size_t>(share * static_cast<double>(width));
@@ -43,17 +35,6 @@ std::string BarOf(std::uint64_t done, std::uint64_t total, std::size_t width) {
 }
 
 }  // namespace
-
-std::string HumanBytes(std::uint64_t bytes) {
-  static constexpr std::array<const char*, 5> kUnits{"B", "KiB", "MiB", "GiB", "TiB"};
-  auto value = static_cast<double>(bytes);
-  std::size_t unit = 0;
-  while (value >= 1024 && unit + 1 < kUnits.size()) {
-    value /= 1024;
-    ++unit;
-  }
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
-}
 
 void Progress::Update(std::string_view name, std::uint64_t done, std::uint64_t total) {
   if (quiet_) return;

@@ -12,9 +12,6 @@
 
 namespace davit::cli {
 
-/// "1.5 GiB"; for people.
-std::string HumanBytes(std::uint64_t bytes);
-
 /// One bar for each thing under way. Without a terminal a bar is a plain line every ten seconds.
 /// Not thread-safe.
 class Progress {

@@ -9,6 +9,7 @@
 #include <set>
 
 #include "common/base/fd.h"
+#include "common/base/nearest.h"
 #include "common/config/fields.h"
 #include "common/config/parse.h"
 #include "common/config/units.h"
@@ -116,21 +117,6 @@ void WarnAboutEnvironment(std::vector<std::string>& warnings) {
     warnings.push_back(
         fmt::format("environment: {} is no setting; did you mean {}?", name, EnvName(*nearest)));
   }
-}
-
-std::size_t EditDistance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const std::size_t substitute = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substitute});
-    }
-  }
-  return row[b.size()];
 }
 
 std::string_view FieldPart(std::string_view key) {

@@ -5,9 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <numeric>
-#include <vector>
 
+#include "common/base/nearest.h"
 #include "common/digest/digest.h"
 
 namespace davit::csi {
@@ -19,30 +18,13 @@ constexpr std::size_t kMapLimit = 4096;
 constexpr std::array<std::string_view, 5> kKeys = {"image", "ready", "platform", "plainHTTP",
                                                    "fill"};
 
-char Lower(char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); }
-
-// Levenshtein distance without regard to case: "plainhttp" is 0 from "plainHTTP".
-std::size_t Distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), std::size_t{0});
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i + 1;
-    for (std::size_t j = 0; j < b.size(); ++j) {
-      const std::size_t replace = diagonal + (Lower(a[i]) == Lower(b[j]) ? 0 : 1);
-      diagonal = row[j + 1];
-      row[j + 1] = std::min({replace, row[j] + 1, diagonal + 1});
-    }
-  }
-  return row.back();
-}
-
 Error UnknownKey(const std::string& key) {
-  const auto nearest = std::ranges::min_element(
-      kKeys, {}, [&](std::string_view known) { return Distance(key.substr(0, 64), known); });
   const std::string shown = key.substr(0, 64);
+  const auto nearest = std::ranges::min_element(kKeys, {}, [&](std::string_view known) {
+    return EditDistance(shown, known, Case::kIgnored);
+  });
   Error error(Code::kInvalidArgument, fmt::format("unknown volume attribute \"{}\"", shown));
-  if (Distance(shown, *nearest) <= 3) {
+  if (EditDistance(shown, *nearest, Case::kIgnored) <= 3) {
     return std::move(error).WithHint(fmt::format("did you mean \"{}\"?", *nearest));
   }
   return std::move(error).WithHint(fmt::format("known attributes: {}", fmt::join(kKeys, ", ")));

@@ -22,6 +22,10 @@ BASE = [
     directory("names"), entry("names/-dash", b"1"), entry("names/+plus", b"2"), entry("names/ space", b"3"), entry("names/!x", b"4"),
     entry("names/" + "n" * 255, b"5"), entry("names/raw-\udcff\udcfe", b"6"),
     entry("opaque/lower", b"lower"),
+    directory("swap", mode=0o751, uid=7), directory("swap/dir-now-file"), entry("swap/dir-now-file/inside", b"inside"), directory("swap/dir-now-file/deep"),
+    entry("swap/dir-now-file/deep/er", b"deeper"), directory("swap/dir-now-link"), entry("swap/dir-now-link/inside", b"inside"),
+    entry("swap/file-now-dir", b"was a file"), entry("swap/file-now-implicit-dir", b"was a file"), entry("swap/file-now-device", b"was a file"),
+    entry("swap/link-now-dir", type=tarfile.SYMTYPE, link="dir-now-file"), entry("swap/other-name", type=tarfile.LNKTYPE, link="swap/file-now-dir"),
 ]
 TOP = [
     entry("opt/.wh.gone", b""), entry("etc/passwd", b"root:x:0\nuser:x:1\n"), entry("opt/.wh.nothing-there", b""),
@@ -31,7 +35,9 @@ TOP = [
     entry("exact-time", b"x", mtime=1234567890.123456),
     entry("dev-null", type=tarfile.CHRTYPE, mode=0o666, dev=(1, 3)), entry("pipe", type=tarfile.FIFOTYPE),
     entry("caps", b"x", pax={"SCHILY.xattr.user.k": "v"}),
-    entry("etc/dir-now-file", b"file"),
+    entry("swap/dir-now-file", b"file", mode=0o640), entry("swap/dir-now-link", type=tarfile.SYMTYPE, link="file-now-dir"),
+    directory("swap/file-now-dir", mode=0o711), entry("swap/file-now-dir/below", b"below"), entry("swap/file-now-implicit-dir/below", b"below"),
+    entry("swap/file-now-device", type=tarfile.CHRTYPE, dev=(1, 5)), directory("swap/link-now-dir"), entry("swap/link-now-dir/inside", b"new"),
 ]
 
 
@@ -78,6 +84,27 @@ class ConvertTest(unittest.TestCase):
         self.assertEqual(got["pipe"][0], tarfile.FIFOTYPE)
         self.assertEqual(got["caps"][6].get("SCHILY.xattr.user.k"), "v")
         self.assertFalse([name for name in got if ".wh." in name])
+
+    def test_what_changes_its_type_between_layers(self):
+        self.convert([make_tar(BASE), make_tar(TOP)])
+        davit("check", f"oci:{self.target}:x", "--source", f"oci:{self.source.path}:x")
+        got = {name: value for name, value in self.unpack().items() if name.startswith("swap")}
+        self.assertEqual({name: (value[0], value[1], value[5]) for name, value in got.items()}, {
+            "swap": (tarfile.DIRTYPE, 0o751, (0, 0)),
+            # A directory goes with all it had, to whatever takes its name.
+            "swap/dir-now-file": ("file", 0o640, b"file"),
+            "swap/dir-now-link": (tarfile.SYMTYPE, 0o644, "file-now-dir"),
+            "swap/file-now-dir": (tarfile.DIRTYPE, 0o711, (0, 0)),
+            "swap/file-now-dir/below": ("file", 0o644, b"below"),
+            "swap/file-now-implicit-dir": (tarfile.DIRTYPE, 0o755, (0, 0)),
+            "swap/file-now-implicit-dir/below": ("file", 0o644, b"below"),
+            "swap/file-now-device": (tarfile.CHRTYPE, 0o644, (1, 5)),
+            # A directory that is named takes the place of the symlink and is not made behind it.
+            "swap/link-now-dir": (tarfile.DIRTYPE, 0o755, (0, 0)),
+            "swap/link-now-dir/inside": ("file", 0o644, b"new"),
+            # The other name of a file that was replaced keeps the content.
+            "swap/other-name": ("file", 0o644, b"was a file"),
+        })
 
     def test_source_compressions_and_odd_tars_give_the_same_image(self):
         plain = [make_tar(BASE), make_tar(TOP)]
