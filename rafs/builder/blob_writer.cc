@@ -225,9 +225,7 @@ Status SealBlob(BlobFile file, ChunkOutput&& output, const Tree& tree, const Bui
   DAVIT_TRY(sealer.Ci(output.batches));
   DAVIT_TRY(sealer.Digests());
   if (options.inline_bootstrap) {
-    // The bootstrap cannot know the digest and size of the file it is part of: readers put the
-    // file's name in place of this id.
-    blob.id.value = std::string(64, 'x');
+    blob.id = UnnamedBlob();  // readers put the file's name in place of it
     blob.compressed_size = file.size();
     blobs.blobs.push_back(std::move(blob));
     auto bootstrap = WriteBootstrapOf(BootstrapKind::kLayer, tree, blobs, options);

@@ -48,6 +48,9 @@ struct ChunkOutput;
 Status SealBlob(BlobFile file, ChunkOutput&& output, const Tree& tree, const BuildOptions& options,
                 BlobSet& blobs);
 
+/// In a bootstrap, the blob that it is inside: it cannot know the digest of what it is part of.
+inline storage::BlobId UnnamedBlob() { return {std::string(64, 'x')}; }
+
 /// Whether a bootstrap is a layer's (markers stay, as `.wh.` names) or an image's (they go).
 enum class BootstrapKind { kLayer, kImage };
 Result<Bootstrap> WriteBootstrapOf(BootstrapKind kind, const Tree& tree, const BlobSet& blobs,

@@ -135,6 +135,9 @@ class Writer {
       entry.compressor = static_cast<std::uint32_t>(options_.compressor);
       entry.digester = static_cast<std::uint32_t>(options_.digester);
       entry.features = blob.features;
+      // Only for the blob that this bootstrap will be inside, which has no name yet. Else readers
+      // would put the name of the bootstrap's own file in place of the blob's id.
+      if (blob.id.value != UnnamedBlob().value) entry.features &= ~storage::kBlobInlinedMeta;
       entry.compressed_size = blob.compressed_size;
       entry.uncompressed_size = blob.uncompressed_size;
       entry.toc_size = static_cast<std::uint32_t>(blob.toc_size);

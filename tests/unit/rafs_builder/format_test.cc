@@ -220,6 +220,7 @@ TEST_P(EveryShapeTest, InlineBootstrapDescribesItsOwnBlob) {
   const auto metadata = rafs::Metadata::Open(AsBytes(*owner), owner, blob.id);
   ASSERT_OK(metadata);
   EXPECT_EQ((*metadata)->blobs().at(0).id, blob.id);
+  EXPECT_NE((*metadata)->blobs().at(0).features & storage::kBlobInlinedMeta, 0U);
   ASSERT_OK(UncompressedBlob(**metadata, 0, blob.path));
   // The tree that a merge makes from it is the tree of the build.
   rafs::BlobSet again;
@@ -232,6 +233,13 @@ TEST_P(EveryShapeTest, InlineBootstrapDescribesItsOwnBlob) {
   ASSERT_OK(from_tree);
   ASSERT_OK(from_inline);
   EXPECT_TRUE(from_tree->bytes == from_inline->bytes);
+  // A bootstrap that is a file of its own must not say that it is inside a blob: nydusd would take
+  // the name of that file for the id of every blob that says so.
+  const auto image = std::make_shared<std::string>(from_tree->bytes);
+  const auto own_file = rafs::Metadata::Open(AsBytes(*image), image);
+  ASSERT_OK(own_file);
+  EXPECT_EQ((*own_file)->blobs().at(0).id, blob.id);
+  EXPECT_EQ((*own_file)->blobs().at(0).features & storage::kBlobInlinedMeta, 0U);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EveryShapeTest, ::testing::ValuesIn(AllCases()),
