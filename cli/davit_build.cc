@@ -217,10 +217,7 @@ Status Merge(const LocalFlags& flags, Io& io) {
   rafs::Tree merged;
   rafs::BuildOptions options;
   for (const std::string& path : flags.bootstraps) {
-    // An inline bootstrap does not know its blob's id; its file is named by it.
-    const auto own = storage::BlobId::Parse(path.substr(path.find_last_of('/') + 1));
-    DAVIT_TRY_ASSIGN(const auto metadata,
-                     rafs::Metadata::OpenFile(path, own.ok() ? std::optional(*own) : std::nullopt));
+    DAVIT_TRY_ASSIGN(const auto metadata, OpenBootstrapFile(path));
     const rafs::ImageInfo& info = metadata->info();
     const bool first = merged.root == nullptr;
     if (!first && (info.chunk_size != options.chunk_size || info.compressor != options.compressor ||

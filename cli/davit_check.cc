@@ -65,13 +65,17 @@ int RunCheck(const CheckFlags& flags, Io& io) {
                           {"inodes", report->inodes},
                           {"files", report->files},
                           {"chunks", report->chunks},
+                          {"unused_chunks", report->unused_chunks},
                           {"bytes", report->bytes},
                           {"problems", report->problems}})
            << "\n";
   } else {
     for (const std::string& problem : report->problems) io.out << Printable(problem) << "\n";
-    io.out << fmt::format("{} inodes, {} files with {}, {} chunks: {}\n", report->inodes,
-                          report->files, HumanBytes(report->bytes), report->chunks,
+    const std::string unused = report->unused_chunks == 0
+                                   ? std::string()
+                                   : fmt::format(" ({} of no file)", report->unused_chunks);
+    io.out << fmt::format("{} inodes, {} files with {}, {} chunks{}: {}\n", report->inodes,
+                          report->files, HumanBytes(report->bytes), report->chunks, unused,
                           report->problems.empty()
                               ? std::string("all well")
                               : fmt::format("{} problems", report->problems.size()));

@@ -33,7 +33,7 @@ void RegisterExtract(CLI::App& app, Run& chosen) {
   command->add_option("blob", flags->blob, "Blob file with an inline bootstrap")->required();
   command
       ->add_option("-o,--to", flags->output,
-                   "File to write; `davit merge` wants it named by the blob's id")
+                   "File to write; other commands want it named by the blob's id")
       ->required();
   AddOutputFormat(*command, flags->format);
   command->callback([flags, &chosen] {

@@ -69,11 +69,17 @@ Result<oci::Platform> ImageAccess::platform() const {
   return oci::Platform::Parse(state_->options.platform);
 }
 
+Result<std::unique_ptr<rafs::Metadata>> OpenBootstrapFile(const std::string& path) {
+  const std::string name = path.substr(path.find_last_of('/') + 1);
+  const auto own = storage::BlobId::Parse(name.substr(0, name.find('.')));
+  return rafs::Metadata::OpenFile(path, own.ok() ? std::optional(*own) : std::nullopt);
+}
+
 namespace {
 
 Result<OpenedImage> OpenLocal(const std::string& bootstrap, const std::string& blob_dir) {
   OpenedImage out;
-  DAVIT_TRY_ASSIGN(out.metadata, rafs::Metadata::OpenFile(bootstrap));
+  DAVIT_TRY_ASSIGN(out.metadata, OpenBootstrapFile(bootstrap));
   out.open_blob =
       [blob_dir](const rafs::BlobRecord& record) -> Result<std::shared_ptr<storage::BlobSource>> {
     if (blob_dir.empty()) {

@@ -45,6 +45,9 @@ struct OpenedImage {
   std::string manifest_digest;  // empty for local files
   std::vector<std::shared_ptr<void>> keep;
 };
+/// A local bootstrap file. One that was taken out of a blob does not know that blob's id: its file
+/// has to be named by it, with or without an extension.
+Result<std::unique_ptr<rafs::Metadata>> OpenBootstrapFile(const std::string& path);
 /// `image` is a reference; or, with `bootstrap`, local files: blobs are `blob_dir`/<id>.
 Result<OpenedImage> OpenImage(const Context& ctx, ImageAccess& access, const std::string& image,
                               const std::string& bootstrap, const std::string& blob_dir);

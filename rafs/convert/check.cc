@@ -12,7 +12,10 @@ namespace {
 class Checker {
  public:
   Checker(const Metadata& metadata, const BlobOpener& open, const StepProgress& progress)
-      : metadata_(metadata), files_(metadata, open), progress_(progress) {}
+      : metadata_(metadata),
+        files_(metadata, open),
+        unverifiable_(metadata.blobs().size()),
+        progress_(progress) {}
 
   Result<CheckReport> Run(const Context& ctx) {
     const Status walked = Walk(metadata_, metadata_.root(),
@@ -67,8 +70,15 @@ class Checker {
     for (std::uint32_t chunk = 0; chunk < (*reader)->map().chunk_count(); ++chunk) {
       DAVIT_TRY(ctx.Check("check"));
       ++report_.chunks;
-      done_ += (*reader)->map().ChunkAt(chunk).size;
+      const storage::Chunk what = (*reader)->map().ChunkAt(chunk);
+      done_ += what.size;
       if (progress_) progress_("chunks", done_, total_);
+      if (!what.digest && !what.crc32c) {
+        ++report_.unused_chunks;
+        unverifiable_[blob].resize((*reader)->map().chunk_count());
+        unverifiable_[blob][chunk] = true;
+        continue;
+      }
       const auto data = (*reader)->Chunk(ctx, chunk);
       if (data.ok()) continue;
       if (data.error().code() == Code::kUnavailable || data.error().code() == Code::kCancelled)
@@ -106,6 +116,7 @@ class Checker {
         return Error(Code::kDataLoss,
                      fmt::format("no chunk holds byte {} of blob {}", offset, *extent.blob));
       }
+      DAVIT_TRY(CheckUsedChunk(*extent.blob, index));
       offset = map.ChunkAt(index).offset + map.ChunkAt(index).size;
       // The last chunk of a file is followed by padding up to the next block.
       if (offset < end) offset = AlignUp(offset, metadata_.info().block_size);
@@ -113,10 +124,22 @@ class Checker {
     return {};
   }
 
+  // Nothing can show that what is read from it is right.
+  Status CheckUsedChunk(std::uint32_t blob, std::uint32_t chunk) {
+    std::vector<bool>& unverifiable = unverifiable_[blob];
+    if (unverifiable.empty() || !unverifiable[chunk]) return {};
+    unverifiable[chunk] = false;
+    --report_.unused_chunks;
+    return Error(Code::kFailedPrecondition,
+                 fmt::format("chunk {} of blob {} has neither a digest nor a checksum to verify",
+                             chunk, metadata_.blobs()[blob].id.value));
+  }
+
   const Metadata& metadata_;
   FileReader files_;
   CheckReport report_;
   std::map<std::uint64_t, std::uint64_t> regular_;
+  std::vector<std::vector<bool>> unverifiable_;  // by blob, then chunk; empty: none of the blob's
   const StepProgress& progress_;
   std::uint64_t done_ = 0, total_ = 0;
 };

@@ -32,7 +32,7 @@ Result<storage::BlobId> ReadId(const v6::BlobTableEntry& raw, std::uint32_t posi
                  fmt::format("blob table: entry {} means the blob that holds this bootstrap, whose "
                              "id is not known here",
                              position))
-        .WithHint("give the id of the blob that the bootstrap was taken from");
+        .WithHint("name the bootstrap's file by the id of the blob that it was taken from");
   }
   auto id = storage::BlobId::Parse(text);
   if (!id) return Damaged(position, id.error().message());
