@@ -4,61 +4,21 @@ images of the real nydus-image (tests/golden/nydus) as well as ours.
 """
 import contextlib
 import glob
-import gzip
 import hashlib
-import io
 import json
 import os
 import stat
 import sys
-import tarfile
 import time
 import unittest
 
-from daemon_fixture import Daemon, Registry, davit, is_mounted, make_rafs, sha, wait_for, workspace
+from daemon_fixture import Daemon, Registry, davit, is_mounted, make_rafs, wait_for, workspace
+from rafs_layout import rafs_layout
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../integration/golden"))
 import gzip_chunks  # noqa: E402
 
 GOLDEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../golden/nydus")
-OCI = "application/vnd.oci.image."
-
-
-def golden_layout(path, folder):
-    """The golden image in `folder` as an OCI layout: its blobs, and a bootstrap layer that holds nothing else, so that the
-    tables of the blobs have to be fetched from them."""
-    os.makedirs(os.path.join(path, "blobs/sha256"))
-
-    def put(data, media_type, **annotations):
-        with open(os.path.join(path, "blobs/sha256", sha(data)[7:]), "wb") as handle:
-            handle.write(data)
-        out = {"mediaType": media_type, "digest": sha(data), "size": len(data)}
-        return dict(out, annotations=annotations) if annotations else out
-
-    layers = []
-    for file in sorted(os.listdir(folder)):
-        with open(os.path.join(folder, file), "rb") as handle:
-            data = handle.read()
-        if file == "image.boot":
-            raw = io.BytesIO()
-            with tarfile.open(fileobj=raw, mode="w") as tar:
-                info = tarfile.TarInfo("image/image.boot")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-            boot = put(gzip.compress(raw.getvalue(), mtime=0), OCI + "layer.v1.tar+gzip",
-                       **{"containerd.io/snapshot/nydus-bootstrap": "true", "containerd.io/snapshot/nydus-fs-version": "6"})
-        else:
-            layers.append(put(data, "application/vnd.oci.image.layer.nydus.blob.v1", **{"containerd.io/snapshot/nydus-blob": "true"}))
-            assert layers[-1]["digest"] == "sha256:" + file
-    layers.append(boot)
-    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]}}
-    manifest = {"schemaVersion": 2, "mediaType": OCI + "manifest.v1+json", "config": put(json.dumps(config).encode(), OCI + "config.v1+json"),
-                "layers": layers}
-    descriptor = put(json.dumps(manifest).encode(), OCI + "manifest.v1+json", **{"org.opencontainers.image.ref.name": "v1"})
-    with open(os.path.join(path, "oci-layout"), "w", encoding="utf-8") as handle:
-        handle.write('{"imageLayoutVersion":"1.0.0"}')
-    with open(os.path.join(path, "index.json"), "w", encoding="utf-8") as handle:
-        json.dump({"schemaVersion": 2, "manifests": [descriptor]}, handle)
 
 
 class CompleteImagesTest(unittest.TestCase):
@@ -80,7 +40,7 @@ class CompleteImagesTest(unittest.TestCase):
         if name == "gzip":
             folder = os.path.join(self.dir, "gzip")
             gzip_chunks.convert(os.path.join(GOLDEN, "none-blake3-0x1000"), folder)
-        golden_layout(os.path.join(self.dir, "layout"), folder)
+        rafs_layout(os.path.join(self.dir, "layout"), os.path.join(folder, "image.boot"), folder)
         davit("copy", f"oci:{self.dir}/layout:v1", self.image, "--plain-http")
 
     def content(self):
