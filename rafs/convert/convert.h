@@ -17,7 +17,9 @@ namespace davit::rafs {
 
 struct ConvertOptions {
   BuildOptions build;
-  std::vector<oci::Platform> platforms;  // empty: the host's; with `all_platforms`: every one
+  /// Each must be there. Empty: an index's manifest for the host, or every one with
+  /// `all_platforms`; without an index the image that there is.
+  std::vector<oci::Platform> platforms;
   bool all_platforms = false;
   bool keep_source_in_index = false;  // the index lists the ordinary manifests too
   bool with_referrer = false;         // manifest gets `subject` = the source manifest

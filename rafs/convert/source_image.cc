@@ -45,6 +45,21 @@ Result<SourceManifest> LoadManifest(const Context& ctx, registry::Repository& re
   return out;
 }
 
+/// kNotFound when one of the platforms that were asked for is not among the chosen manifests.
+Status CheckAllThere(const std::vector<oci::Platform>& wanted,
+                     const std::vector<SourceManifest>& chosen, const std::string& image,
+                     const std::string& hint) {
+  for (const oci::Platform& platform : wanted) {
+    const bool found = std::any_of(chosen.begin(), chosen.end(), [&](const SourceManifest& m) {
+      return m.platform.Matches(platform);
+    });
+    if (found) continue;
+    return Error(Code::kNotFound, fmt::format("{} has no image for {}", image, platform.ToString()))
+        .WithHint(hint);
+  }
+  return {};
+}
+
 bool Wanted(const oci::Platform& platform, const std::vector<oci::Platform>& wanted) {
   return std::any_of(wanted.begin(), wanted.end(),
                      [&](const oci::Platform& w) { return platform.Matches(w); });
@@ -65,10 +80,17 @@ Result<std::vector<SourceManifest>> SelectManifests(const Context& ctx,
                                                     const std::string& tag,
                                                     const ConvertOptions& options) {
   DAVIT_TRY_ASSIGN(const registry::Document document, repository.GetManifest(ctx, tag));
+  const std::string image = fmt::format("{}:{}", repository.Describe(), tag);
   std::vector<SourceManifest> out;
   if (!oci::IsIndexType(document.descriptor.media_type)) {
     DAVIT_TRY_ASSIGN(SourceManifest only, LoadManifest(ctx, repository, document, std::nullopt));
+    const std::string is =
+        only.platform.os.empty() && only.platform.architecture.empty()
+            ? "it has no index, and its config names no platform"
+            : "it has no index: it is one image, for " + only.platform.ToString();
     out.push_back(std::move(only));
+    DAVIT_TRY(CheckAllThere(options.platforms, out, image,
+                            is + "; leave the platform out to take it as it is"));
     return out;
   }
   DAVIT_TRY_ASSIGN(const oci::Index index, oci::ParseIndex(document.content));
@@ -83,16 +105,8 @@ Result<std::vector<SourceManifest>> SelectManifests(const Context& ctx,
     DAVIT_TRY_ASSIGN(SourceManifest manifest, LoadManifest(ctx, repository, child, entry.platform));
     out.push_back(std::move(manifest));
   }
-  for (const oci::Platform& platform : wanted) {
-    const bool found = std::any_of(out.begin(), out.end(), [&](const SourceManifest& m) {
-      return m.platform.Matches(platform);
-    });
-    if (!found) {
-      return Error(Code::kNotFound, fmt::format("{}:{} has no image for {}", repository.Describe(),
-                                                tag, platform.ToString()))
-          .WithHint(there.empty() ? "its index lists no image" : "there are: " + there);
-    }
-  }
+  DAVIT_TRY(CheckAllThere(wanted, out, image,
+                          there.empty() ? "its index lists no image" : "there are: " + there));
   return out;
 }
 

@@ -17,7 +17,8 @@ struct SourceManifest {
 };
 
 /// The manifests that `options` selects. kNotFound, listing the platforms there are, when a wanted
-/// one is missing; kFailedPrecondition when the image is a RAFS image already.
+/// one is missing (also in an image without an index); kFailedPrecondition when the image is a RAFS
+/// image already.
 Result<std::vector<SourceManifest>> SelectManifests(const Context& ctx,
                                                     registry::Repository& repository,
                                                     const std::string& tag,

@@ -175,6 +175,36 @@ class ConvertTest(unittest.TestCase):
         self.assertEqual(missing.returncode, 1)
         self.assertIn(b"linux/arm64", missing.stderr)
 
+    def test_a_platform_that_was_asked_for_must_be_there(self):
+        """Also where there is no index to choose from."""
+        self.source.tag(self.source.image([make_tar(BASE)], arch="arm64"), "arm")
+        self.source.tag(self.source.image([make_tar(BASE)], arch="arm", variant="v6"), "old-arm")
+        self.source.tag(self.source.artifact([make_tar(BASE)]), "artifact")
+
+        def convert(tag, *platforms):
+            flags = [flag for platform in platforms for flag in ("--platform", platform)]
+            return davit("convert", f"oci:{self.source.path}:{tag}", f"oci:{self.target}:{tag}", *flags, ok=False)
+        cases = [
+            ("arm", ["linux/amd64"], ["linux/amd64", "linux/arm64"]),
+            ("arm", ["windows/arm64"], ["windows/arm64", "linux/arm64"]),
+            ("arm", ["linux/arm64", "linux/riscv64"], ["linux/riscv64", "linux/arm64"]),
+            ("old-arm", ["linux/arm/v7"], ["linux/arm/v7", "linux/arm/v6"]),
+            ("artifact", ["linux/amd64"], ["linux/amd64", "names no platform"]),
+        ]
+        for tag, platforms, texts in cases:
+            with self.subTest(tag=tag, platforms=platforms):
+                refused = convert(tag, *platforms)
+                self.assertEqual(refused.returncode, 1, refused.stderr)
+                for text in texts:
+                    self.assertIn(text, refused.stderr.decode())
+                self.assertFalse(os.path.exists(os.path.join(self.target, "index.json")))
+        # Without a wish the image is taken, whatever this machine is.
+        for tag, platforms in [("arm", []), ("arm", ["linux/arm64"]), ("arm", ["linux/arm64/v8"]), ("old-arm", []),
+                               ("old-arm", ["linux/arm"]), ("old-arm", ["linux/arm/v6"]), ("artifact", [])]:
+            with self.subTest(tag=tag, platforms=platforms):
+                done = convert(tag, *platforms)
+                self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_registry_push_reuses_blobs_and_chunk_dict(self):
         self.source.tag(self.source.image([make_tar(BASE), make_tar(TOP)]), "x")
         with docker_registry(self.dir) as host:

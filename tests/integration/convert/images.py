@@ -64,7 +64,7 @@ class Layout:
             handle.write(data)
         return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
-    def image(self, tars, compress="gzip", arch="amd64"):
+    def image(self, tars, compress="gzip", arch="amd64", variant=None):
         layers = []
         for tar in tars:
             if compress == "gzip":
@@ -76,8 +76,17 @@ class Layout:
                 layers.append(self.put(tar, "application/vnd.oci.image.layer.v1.tar"))
         config = {"architecture": arch, "os": "linux", "config": {"Cmd": ["/bin/x"]}, "created": "2020-01-01T00:00:00Z",
                   "rootfs": {"type": "layers", "diff_ids": [sha(tar) for tar in tars]}, "history": [{"created_by": "step"}]}
+        if variant:
+            config["variant"] = variant
         manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
                     "config": self.put(json.dumps(config).encode(), "application/vnd.oci.image.config.v1+json"), "layers": layers}
+        return self.put(json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json")
+
+    def artifact(self, tars):
+        """Not an image: the empty config."""
+        manifest = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": "application/vnd.test",
+                    "config": self.put(b"{}", "application/vnd.oci.empty.v1+json"),
+                    "layers": [self.put(tar, "application/vnd.oci.image.layer.v1.tar") for tar in tars]}
         return self.put(json.dumps(manifest).encode(), "application/vnd.oci.image.manifest.v1+json")
 
     def tag(self, descriptor, tag):
