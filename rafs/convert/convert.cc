@@ -165,10 +165,18 @@ class ManifestConverter {
     return out;
   }
 
+  /// A manifest does not mix the two families; what is no image's config keeps its own type.
+  std::string_view ConfigType() const {
+    if (options_.docker_media_types) return oci::kDockerConfig;
+    const std::string& source = manifest_.manifest.config.media_type;
+    return source == oci::kDockerConfig ? oci::kConfig : std::string_view(source);
+  }
+
   Result<oci::Descriptor> PushImage(const Bootstrap& bootstrap) {
     oci::Manifest out;
     out.media_type = options_.docker_media_types ? oci::kDockerManifest : oci::kManifest;
-    out.annotations = manifest_.manifest.annotations;
+    // Docker's manifests know annotations of layers only.
+    if (!options_.docker_media_types) out.annotations = manifest_.manifest.annotations;
     std::vector<std::string> diff_ids;
     std::vector<std::pair<storage::BlobId, std::string>> metas;
     std::set<std::string> listed;
@@ -195,7 +203,7 @@ class ManifestConverter {
     diff_ids.push_back(layer.diff_id);
 
     DAVIT_TRY_ASSIGN(const std::string config, RewriteConfig(manifest_.config, diff_ids));
-    DAVIT_TRY_ASSIGN(out.config, writer_.PushText(manifest_.manifest.config.media_type, config));
+    DAVIT_TRY_ASSIGN(out.config, writer_.PushText(ConfigType(), config));
     if (options_.with_referrer) {
       out.subject = manifest_.descriptor;
       out.subject->platform.reset();
@@ -225,6 +233,34 @@ class ManifestConverter {
   std::vector<std::string> reference_blobs_;
 };
 
+/// What Docker's formats cannot say is refused before anything is fetched or sent.
+Status CheckDockerOptions(const ConvertOptions& options) {
+  if (!options.docker_media_types || !options.with_referrer) return {};
+  return Error(Code::kInvalidArgument,
+               "a Docker manifest cannot refer to its source: only OCI manifests have a subject")
+      .WithHint("leave out either --docker or --with-referrer");
+}
+
+Status CheckDockerSource(const SourceManifest& manifest, const ConvertOptions& options) {
+  if (!options.docker_media_types) return {};
+  const std::string& config = manifest.manifest.config.media_type;
+  if (config != oci::kConfig && config != oci::kDockerConfig) {
+    return Error(
+               Code::kUnsupported,
+               fmt::format("{} is no container image (its config is of type '{}'), and Docker has "
+                           "no media type for it",
+                           manifest.descriptor.digest, config))
+        .WithHint("leave out --docker");
+  }
+  if (options.keep_source_in_index && manifest.descriptor.media_type != oci::kDockerManifest) {
+    return Error(Code::kUnsupported,
+                 fmt::format("{} is an OCI manifest, which Docker's manifest list does not hold",
+                             manifest.descriptor.digest))
+        .WithHint("leave out either --docker or --keep-source");
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<ConvertReport> ConvertImage(const Context& ctx, registry::Repository& source,
@@ -237,8 +273,12 @@ Result<ConvertReport> ConvertImage(const Context& ctx, registry::Repository& sou
   effective.build.blob_toc = true;
   effective.build.inline_bootstrap = true;
   DAVIT_TRY(effective.build.Validate());
+  DAVIT_TRY(CheckDockerOptions(effective));
   DAVIT_TRY_ASSIGN(const std::vector<SourceManifest> manifests,
                    SelectManifests(ctx, source, source_tag, effective));
+  for (const SourceManifest& manifest : manifests) {
+    DAVIT_TRY(CheckDockerSource(manifest, effective));
+  }
   DAVIT_TRY_ASSIGN(const TempDir work, TempDir::Create("davit-convert", options.work_dir));
 
   ConvertReport report;

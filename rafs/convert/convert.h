@@ -23,6 +23,9 @@ struct ConvertOptions {
   bool all_platforms = false;
   bool keep_source_in_index = false;  // the index lists the ordinary manifests too
   bool with_referrer = false;         // manifest gets `subject` = the source manifest
+  /// Manifest, config, bootstrap layer and index are of Docker's types. (Data blobs keep the one
+  /// type that RAFS has for them.) kInvalidArgument with `with_referrer`: these have no subject.
+  /// kUnsupported for what is no container image, and for OCI sources with `keep_source_in_index`.
   bool docker_media_types = false;
   bool dedup_across_layers = false;  // else layers stay re-usable between images
   /// Another RAFS image whose chunks need not be stored again; may be null. Blobs of it that are

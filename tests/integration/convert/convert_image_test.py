@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 import unittest
 
-from images import Layout, content, davit, directory, docker_registry, entry, make_tar, read_layout, sha
+from images import DOCKER, NYDUS_BLOB, OCI, Layout, content, davit, directory, docker_registry, entry, fetch_manifest, make_tar, read_layout, sha
 
 BASE = [
     directory("etc"), entry("etc/passwd", b"root:x:0\n"), entry("etc/shadow", b"secret", mode=0o600),
@@ -204,6 +204,73 @@ class ConvertTest(unittest.TestCase):
             with self.subTest(tag=tag, platforms=platforms):
                 done = convert(tag, *platforms)
                 self.assertEqual(done.returncode, 0, done.stderr)
+
+    def assert_family(self, manifest, docker):
+        """No document mixes Docker's and OCI's media types; the data blobs have the one type that RAFS gives them."""
+        *blobs, boot = manifest["layers"]
+        self.assertEqual({blob["mediaType"] for blob in blobs}, {NYDUS_BLOB})
+        got = [manifest["mediaType"], manifest["config"]["mediaType"], boot["mediaType"]]
+        want = ([DOCKER + "distribution.manifest.v2+json", DOCKER + "container.image.v1+json", DOCKER + "image.rootfs.diff.tar.gzip"]
+                if docker else [OCI + "image.manifest.v1+json", OCI + "image.config.v1+json", OCI + "image.layer.v1.tar+gzip"])
+        self.assertEqual(got, want)
+
+    def test_docker_and_oci_media_types_are_not_mixed(self):
+        """Both ways, into a layout and through a registry that checks what it is given."""
+        self.source.tag(self.source.image([make_tar(BASE), make_tar(TOP)]), "oci")
+        self.source.tag(self.source.docker_image([make_tar(BASE), make_tar(TOP)]), "docker")
+        with docker_registry(self.dir) as host:
+            for source in ("oci", "docker"):
+                for docker in (False, True):
+                    with self.subTest(source=source, docker=docker):
+                        flags = ["--docker"] if docker else []
+                        tag = f"{source}-{docker}".lower()
+                        local = json.loads(davit("convert", f"oci:{self.source.path}:{source}", f"oci:{self.target}:{tag}", "--output", "json", *flags).stdout)
+                        self.assert_family(json.loads(read_layout(self.target, local["digest"])), docker)
+                        image = f"{host}/app:{tag}"
+                        pushed = json.loads(davit("convert", f"oci:{self.source.path}:{source}", image, "--plain-http", "--output", "json", *flags).stdout)
+                        self.assertEqual(pushed["digest"], local["digest"])
+                        kind, body = fetch_manifest(host, "app", tag)
+                        self.assertEqual(kind, pushed["media_type"])
+                        self.assert_family(json.loads(body), docker)
+                        davit("check", image, "--plain-http", "--source", f"oci:{self.source.path}:{source}")
+            # Out of the registry, as a source.
+            davit("copy", f"oci:{self.source.path}:docker", f"{host}/plain:docker", "--plain-http")
+            davit("convert", f"{host}/plain:docker", f"{host}/plain:rafs", "--plain-http", "--docker")
+            self.assert_family(json.loads(fetch_manifest(host, "plain", "rafs")[1]), True)
+            davit("check", f"{host}/plain:rafs", "--plain-http", "--source", f"{host}/plain:docker")
+
+    def test_a_docker_manifest_list(self):
+        entries = [dict(self.source.docker_image([make_tar([entry(arch, b"1")])], arch=arch), platform={"os": "linux", "architecture": arch})
+                   for arch in ("amd64", "arm64")]
+        kind = DOCKER + "distribution.manifest.list.v2+json"
+        self.source.tag(self.source.put(json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode(), kind), "list")
+        with docker_registry(self.dir) as host:
+            davit("convert", f"oci:{self.source.path}:list", f"{host}/app:list", "--plain-http", "--all-platforms", "--docker", "--keep-source")
+            got_kind, body = fetch_manifest(host, "app", "list")
+            self.assertEqual(got_kind, kind)
+            index = json.loads(body)
+            self.assertEqual(index["mediaType"], kind)
+            self.assertEqual({m["mediaType"] for m in index["manifests"]}, {DOCKER + "distribution.manifest.v2+json"})
+            self.assertEqual(len(index["manifests"]), 4)
+            for child in index["manifests"]:
+                if "os.features" in child["platform"]:
+                    self.assert_family(json.loads(fetch_manifest(host, "app", child["digest"])[1]), True)
+            for arch in ("amd64", "arm64"):
+                davit("check", f"{host}/app:list", "--plain-http", "--platform", f"linux/{arch}", "--source", f"oci:{self.source.path}:list")
+
+    def test_what_docker_cannot_say_is_refused(self):
+        self.source.tag(self.source.image([make_tar(BASE)]), "x")
+        self.source.tag(self.source.artifact([make_tar(BASE)]), "artifact")
+        for tag, flags, code, texts in [
+                ("x", ["--with-referrer"], 2, ["subject", "--docker", "--with-referrer"]),
+                ("x", ["--keep-source"], 1, ["OCI manifest", "--keep-source"]),
+                ("artifact", [], 1, ["no container image", "vnd.oci.empty", "leave out --docker"])]:
+            with self.subTest(tag=tag, flags=flags):
+                refused = davit("convert", f"oci:{self.source.path}:{tag}", f"oci:{self.target}:{tag}", "--docker", *flags, ok=False)
+                self.assertEqual(refused.returncode, code, refused.stderr)
+                for text in texts:
+                    self.assertIn(text, refused.stderr.decode())
+                self.assertFalse(os.path.exists(self.target))
 
     def test_registry_push_reuses_blobs_and_chunk_dict(self):
         self.source.tag(self.source.image([make_tar(BASE), make_tar(TOP)]), "x")

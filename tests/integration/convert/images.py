@@ -11,6 +11,8 @@ import tarfile
 import time
 import urllib.request
 
+DOCKER, OCI = "application/vnd.docker.", "application/vnd.oci."
+NYDUS_BLOB = "application/vnd.oci.image.layer.nydus.blob.v1"
 DAVIT = os.path.join(os.environ["DAVIT_BIN_DIR"], "davit")
 
 
@@ -64,6 +66,15 @@ class Layout:
             handle.write(data)
         return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
+    def docker_image(self, tars, arch="amd64"):
+        """The same content with Docker's media types."""
+        manifest = json.loads(read_layout(self.path, self.image(tars, arch=arch)["digest"]))
+        manifest["mediaType"] = DOCKER + "distribution.manifest.v2+json"
+        manifest["config"]["mediaType"] = DOCKER + "container.image.v1+json"
+        for layer in manifest["layers"]:
+            layer["mediaType"] = DOCKER + "image.rootfs.diff.tar.gzip"
+        return self.put(json.dumps(manifest).encode(), manifest["mediaType"])
+
     def image(self, tars, compress="gzip", arch="amd64", variant=None):
         layers = []
         for tar in tars:
@@ -98,6 +109,14 @@ class Layout:
 def read_layout(path, digest):
     with open(os.path.join(path, "blobs/sha256", digest[7:]), "rb") as handle:
         return handle.read()
+
+
+def fetch_manifest(host, repository, reference):
+    """Content type and body, as a registry gives them to a client that takes everything."""
+    kinds = [OCI + "image.index.v1+json", OCI + "image.manifest.v1+json", DOCKER + "distribution.manifest.list.v2+json", DOCKER + "distribution.manifest.v2+json"]
+    request = urllib.request.Request(f"http://{host}/v2/{repository}/manifests/{reference}", headers={"Accept": ", ".join(kinds)})
+    with urllib.request.urlopen(request) as reply:
+        return reply.headers["Content-Type"], reply.read()
 
 
 def content(tar_bytes):
