@@ -60,9 +60,17 @@ Code CodeOf(CURLcode rc) {
 }
 
 std::string_view HintOf(CURLcode rc) {
-  switch (CodeOf(rc)) {
-    case Code::kUnauthenticated:
-      return "check the server's certificate; a private CA is named with a CA file";
+  if (CodeOf(rc) == Code::kUnauthenticated)
+    return "check the server's certificate; a private CA is named with a CA file";
+  switch (rc) {
+    case CURLE_COULDNT_RESOLVE_HOST:
+      return "check the name of the host and this machine's DNS";
+    case CURLE_COULDNT_CONNECT:
+    case CURLE_OPERATION_TIMEDOUT:
+      return "check that the server runs and that this machine may reach its port";
+    case CURLE_SSL_CONNECT_ERROR:
+      return "the server may not speak TLS on this port; plain HTTP is used only for hosts that "
+             "are named for it";
     default:
       return {};
   }

@@ -66,7 +66,14 @@ Code CodeOf(int status) {
   return status >= 400 ? Code::kFailedPrecondition : Code::kUnavailable;
 }
 
-std::string_view HintOf(int status) {
+/// `said`: the registry's own code. It tells what is missing; HEAD replies have none.
+std::string_view HintOf(int status, std::string_view said) {
+  if (said.starts_with("NAME_UNKNOWN"))
+    return "check the name of the repository; private ones may be hidden like this: log in";
+  if (said.starts_with("MANIFEST_UNKNOWN"))
+    return "check the tag or digest: the repository has none of this name";
+  if (said.starts_with("BLOB_UNKNOWN"))
+    return "the registry has lost it, or never got it: push the image again";
   switch (status) {
     case 401:
       return "check the credentials for this registry";
@@ -74,11 +81,20 @@ std::string_view HintOf(int status) {
       return "the credentials do not permit this; ask the registry's owner for access";
     case 404:
       return "check the name and the tag or digest";
+    case 405:
+    case 501:
+      return "the registry does not offer this; its configuration may allow it";
+    case 413:
+    case 507:
+      return "the registry has no room for it; ask its owner for a larger quota";
     case 429:
       return "the registry limits the number of requests; wait, log in, or use a mirror";
     default:
-      return {};
+      break;
   }
+  if (IsTransientStatus(status) || status >= 500)
+    return "the registry has trouble of its own; try again, and look at its log if it stays";
+  return {};
 }
 
 }  // namespace
@@ -102,8 +118,9 @@ bool IsTransientStatus(int status) {
 Error ErrorFromReply(const http::Response& reply, std::string_view what,
                      std::chrono::system_clock::time_point now) {
   std::string text = fmt::format("{}: HTTP status {}", what, reply.status);
-  if (const std::string detail = RegistryText(reply.body); !detail.empty()) text += " " + detail;
-  Error error = Error(CodeOf(reply.status), std::move(text)).WithHint(HintOf(reply.status));
+  const std::string detail = RegistryText(reply.body);
+  if (!detail.empty()) text += " " + detail;
+  Error error = Error(CodeOf(reply.status), std::move(text)).WithHint(HintOf(reply.status, detail));
   if (const auto value = reply.headers.Get("Retry-After");
       value && IsTransientStatus(reply.status)) {
     if (const auto wait = http::ParseRetryAfter(*value, now))

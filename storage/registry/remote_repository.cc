@@ -76,8 +76,8 @@ Result<std::optional<std::string>> NextPage(const Session& session, const Call& 
   DAVIT_TRY_ASSIGN(const http::Url base, http::Url::Parse(call.url));
   const Result<http::Url> url = base.Resolve(*link);
   const auto refuse = [&](std::string_view why) {
-    return Error(Code::kUnavailable, fmt::format("{}: {}: the next page '{}' is refused: {}",
-                                                 session.name(), call.what, ShownUrl(*link), why));
+    return Session::Astray(fmt::format("{}: {}: the next page '{}' is refused: {}", session.name(),
+                                       call.what, ShownUrl(*link), why));
   };
   if (!url.ok() || url->Origin() != session.origin().Origin()) return refuse("it is elsewhere");
   if (url->ToString() == call.url) return refuse("it is the same page again");

@@ -37,6 +37,14 @@ Session::Session(std::shared_ptr<Shared> shared, std::unique_ptr<EndpointList> e
       repository_(std::move(repository)),
       credentials_(std::move(credentials)) {}
 
+Error Session::Astray(std::string message) {
+  return Error(Code::kUnavailable, std::move(message))
+      .WithHint(
+          "the registry, or a proxy in between, is set up wrongly: ask its owner to let it name "
+          "its "
+          "own https address");
+}
+
 std::string Session::Url(const Endpoint& endpoint, std::string_view rest) const {
   std::string out = fmt::format("{}/{}/{}", endpoint.url.ToString(), repository_, rest);
   if (!endpoint.ns.empty()) {
@@ -120,12 +128,10 @@ Result<http::Response> Session::Exchange(const Context& ctx, const Call& call,
 Result<http::Url> Session::CheckedLocation(const Endpoint& endpoint, const http::Url& base,
                                            const http::Headers& headers) const {
   const auto location = headers.Get("Location");
-  if (!location)
-    return Error(Code::kUnavailable,
-                 fmt::format("{} sent a redirect without a Location", base.Origin()));
+  if (!location) return Astray(fmt::format("{} sent a redirect without a Location", base.Origin()));
   const auto refuse = [&](std::string_view why) {
-    return Error(Code::kUnavailable, fmt::format("{} points to '{}', which is refused: {}",
-                                                 base.Origin(), ShownUrl(*location), why));
+    return Astray(fmt::format("{} points to '{}', which is refused: {}", base.Origin(),
+                              ShownUrl(*location), why));
   };
   Result<http::Url> url = base.Resolve(*location);
   if (!url.ok()) return refuse("it is not an http or https URL without user information");
@@ -147,15 +153,12 @@ Result<Reply> Session::Follow(const Context& ctx, const Endpoint& endpoint, cons
     if (own) shared_->health.Saw(home, response);
     if (!IsRedirect(response.status) || !call.follow_redirects)
       return Reply{std::move(response), url.ToString(), !own};
-    if (hop >= kMaxHops)
-      return Error(Code::kUnavailable,
-                   fmt::format("{}: more than {} redirects", call.what, kMaxHops));
+    if (hop >= kMaxHops) return Astray(fmt::format("more than {} redirects", kMaxHops));
     DAVIT_TRY_ASSIGN(http::Url next, CheckedLocation(endpoint, url, response.headers));
     const bool same = next.Origin() == home;
     if (!IsRead(call.method) && (!same || (response.status != 307 && response.status != 308))) {
-      return Error(Code::kUnavailable,
-                   fmt::format("{}: {} of a {} to '{}' is not followed", call.what, response.status,
-                               call.method, ShownUrl(next.ToString())));
+      return Astray(fmt::format("the redirect {} of a {} to '{}' is not followed", response.status,
+                                call.method, ShownUrl(next.ToString())));
     }
     own = own && same;  // once away, credentials do not come back either
     url = std::move(next);

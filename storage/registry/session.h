@@ -83,6 +83,8 @@ class Session {
   Result<Reply> Expect(const Context& ctx, const Endpoint& endpoint, const Call& call,
                        std::initializer_list<int> wanted, const BodySink* sink = nullptr);
   Error Unexpected(const Reply& reply, const Endpoint& endpoint, const Call& call) const;
+  /// The registry sends us where we do not go.
+  static Error Astray(std::string message);
   /// Resolves a Location header; refuses steps to plain http or to link-local addresses.
   Result<http::Url> CheckedLocation(const Endpoint& endpoint, const http::Url& base,
                                     const http::Headers& headers) const;

@@ -83,14 +83,16 @@ Status Upload::TakeLocation(const Reply& reply) {
   if (!reply.response.headers.Get("Location")) {
     // Only the first answer has to name it; afterwards the session stays where it is.
     if (!location_.empty()) return {};
-    return Error(
-        Code::kUnavailable,
-        fmt::format("{}: the registry started an upload without a Location", session_.name()));
+    return Session::Astray(fmt::format("{}: the upload of {} was started without a Location",
+                                       session_.name(), content_.descriptor.digest));
   }
   DAVIT_TRY_ASSIGN(const http::Url base, http::Url::Parse(reply.url));
-  DAVIT_TRY_ASSIGN(const http::Url url,
-                   session_.CheckedLocation(session_.origin(), base, reply.response.headers));
-  location_ = url.ToString();
+  Result<http::Url> url = session_.CheckedLocation(session_.origin(), base, reply.response.headers);
+  if (!url.ok()) {
+    return std::move(url).error().WithContext(
+        fmt::format("{}: upload {}", session_.name(), content_.descriptor.digest));
+  }
+  location_ = url->ToString();
   return {};
 }
 
