@@ -50,6 +50,10 @@ class FakeRegistry:
         found = [one for one in self.command("requests")["requests"] if path in one["path"]]
         return found if covering is None else [one for one in found if covers(one, covering)]
 
+    def most_uploads(self):
+        """The largest number of blobs that were sent at the same time."""
+        return self.command("most_uploads")["most_uploads"]
+
     def forget_requests(self):
         self.command("forget_requests")
 

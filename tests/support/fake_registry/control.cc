@@ -101,6 +101,8 @@ Result<json> Execute(FakeRegistry& registry, const std::string& line) {
     registry.ExpireTokens();
   } else if (what == "requests") {
     reply["requests"] = Requests(registry);
+  } else if (what == "most_uploads") {
+    reply["most_uploads"] = registry.counters().most_uploads;
   } else if (what == "forget_requests") {
     registry.ClearLog();
   } else {

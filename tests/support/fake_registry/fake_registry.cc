@@ -16,6 +16,7 @@
 #include "common/base/log.h"
 #include "common/http/message.h"
 #include "tests/support/fake_registry/routes.h"
+#include "tests/support/fake_registry/upload_gate.h"
 
 namespace davit::testing {
 namespace {
@@ -23,7 +24,10 @@ namespace {
 class Impl final : public FakeRegistry {
  public:
   explicit Impl(const Options& options)
-      : options_(options), link_(options.bytes_per_second), routes_(options, store_) {}
+      : options_(options),
+        link_(options.bytes_per_second),
+        routes_(options, store_),
+        uploads_(options.hold_uploads) {}
 
   void Start() {
     port_ = options_.port;
@@ -92,7 +96,9 @@ class Impl final : public FakeRegistry {
   }
   Counters counters() const override {
     MutexLock lock(mutex_);
-    return counters_;
+    Counters out = counters_;
+    out.most_uploads = uploads_.most();
+    return out;
   }
   void ClearLog() override {
     MutexLock lock(mutex_);
@@ -170,7 +176,11 @@ class Impl final : public FakeRegistry {
     if (fault && fault->kind == Fault::Kind::kExpiredToken) routes_.ExpireTokens();
     if (fault && fault->delay_ms > 0)
       std::this_thread::sleep_for(std::chrono::milliseconds(fault->delay_ms));
+    const bool upload =
+        !request.body.empty() && request.path.find("/blobs/uploads/") != std::string::npos;
+    if (upload) uploads_.Enter();
     if (!fault || fault->kind != Fault::Kind::kRefuse) response = routes_.Handle(request);
+    if (upload) uploads_.Leave();
     if (fault) Apply(*fault, request, response);
     std::size_t entry = 0;
     {
@@ -327,6 +337,7 @@ class Impl final : public FakeRegistry {
   Link link_;
   Store store_;
   Routes routes_;
+  UploadGate uploads_;
   int port_ = 0;
   UniqueFd listener_;
   mutable Mutex mutex_;

@@ -67,10 +67,12 @@ class FakeRegistry {
     bool tag_delete = true;
     std::uint64_t chunk_min_length = 0;
     std::size_t page_size = 1000;
-    std::string realm;  // of the token service; empty: this server's /token
+    int hold_uploads = 0;  // uploads wait until so many are sent at once; see UploadGate
+    std::string realm;     // of the token service; empty: this server's /token
   };
   struct Counters {
     std::uint64_t requests = 0, bytes = 0, connections = 0;
+    int most_uploads = 0;  // bodies of blobs in hand at the same time, since Start
   };
 
   /// Aborts the test program when it cannot listen.

@@ -20,7 +20,7 @@ int Usage() {
   std::fputs(
       "usage: fake-registry --root LAYOUT --name REPOSITORY [--port N] [--latency-ms N] "
       "[--bytes-per-second N] [--auth none|basic|bearer] [--user NAME:PASSWORD] "
-      "[--token-seconds N] [--control yes]\n"
+      "[--token-seconds N] [--hold-uploads N] [--control yes]\n"
       "  --control yes: commands on standard input, see control.h; its end is the program's\n",
       stderr);
   return 2;
@@ -78,6 +78,7 @@ int main(int argc, char** argv) {
   options.port = std::atoi(flags["--port"].c_str());
   options.latency_ms = std::atoi(flags["--latency-ms"].c_str());
   options.bytes_per_second = std::strtoull(flags["--bytes-per-second"].c_str(), nullptr, 10);
+  options.hold_uploads = std::atoi(flags["--hold-uploads"].c_str());
   davit::Status status = ParseLogin(flags, options);
   if (!status.ok()) {
     std::fprintf(stderr, "fake-registry: %s\n", status.error().ToString().c_str());
