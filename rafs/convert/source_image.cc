@@ -13,18 +13,6 @@ namespace {
 
 constexpr std::uint64_t kMaxConfigBytes = 8ULL << 20;
 
-Result<oci::Platform> PlatformOf(const std::string& config) {
-  DAVIT_TRY_ASSIGN(const nlohmann::json doc, json::Parse(config, "image config"));
-  oci::Platform platform;
-  DAVIT_TRY_ASSIGN(auto os, json::GetString(doc, "os"));
-  DAVIT_TRY_ASSIGN(auto architecture, json::GetString(doc, "architecture"));
-  DAVIT_TRY_ASSIGN(auto variant, json::GetString(doc, "variant"));
-  platform.os = os.value_or("");
-  platform.architecture = architecture.value_or("");
-  platform.variant = variant.value_or("");
-  return platform;
-}
-
 Result<SourceManifest> LoadManifest(const Context& ctx, registry::Repository& repository,
                                     const registry::Document& document,
                                     const std::optional<oci::Platform>& platform) {
@@ -108,6 +96,18 @@ Result<std::vector<SourceManifest>> SelectManifests(const Context& ctx,
   DAVIT_TRY(CheckAllThere(wanted, out, image,
                           there.empty() ? "its index lists no image" : "there are: " + there));
   return out;
+}
+
+Result<oci::Platform> PlatformOf(const std::string& config) {
+  DAVIT_TRY_ASSIGN(const nlohmann::json doc, json::Parse(config, "image config"));
+  oci::Platform platform;
+  DAVIT_TRY_ASSIGN(auto os, json::GetString(doc, "os"));
+  DAVIT_TRY_ASSIGN(auto architecture, json::GetString(doc, "architecture"));
+  DAVIT_TRY_ASSIGN(auto variant, json::GetString(doc, "variant"));
+  platform.os = os.value_or("");
+  platform.architecture = architecture.value_or("");
+  platform.variant = variant.value_or("");
+  return platform;
 }
 
 Tree EmptyTree() {

@@ -24,6 +24,9 @@ Result<std::vector<SourceManifest>> SelectManifests(const Context& ctx,
                                                     const std::string& tag,
                                                     const ConvertOptions& options);
 
+/// The platform that an image config names; parts that it leaves out are empty.
+Result<oci::Platform> PlatformOf(const std::string& config);
+
 /// What the lowest layer is applied to: a root directory, mode 0755.
 Tree EmptyTree();
 

@@ -3,22 +3,18 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "common/base/log.h"
 #include "common/digest/digest.h"
-#include "common/json/json.h"
 #include "storage/registry/base64.h"
 #include "storage/registry/errors.h"
+#include "storage/registry/replies.h"
 
 namespace davit::registry {
 namespace {
 
 constexpr std::size_t kMaxTokens = 4096;
-constexpr std::size_t kMaxTokenBytes = 64 << 10;
 constexpr std::uint64_t kMaxReply = 256 << 10;
-constexpr std::chrono::seconds kDefaultLife{60};  // Docker's token specification
-constexpr std::chrono::seconds kMaxLife{12 * 3600};
 
 /// Same registry, credential and scope: same key. The secrets only go in as a digest.
 std::string SlotKey(const Endpoint& endpoint, const Credential& credential,
@@ -131,32 +127,6 @@ http::TlsOptions RealmTls(const Endpoint& endpoint, const http::Url& realm) {
   http::TlsOptions out;
   out.ca_files = endpoint.tls.ca_files;
   return out;
-}
-
-struct Grant {
-  Secret header;
-  std::chrono::seconds life;
-};
-
-Result<Grant> ParseGrant(std::string_view body) {
-  DAVIT_TRY_ASSIGN(const nlohmann::json root, json::Parse(body, "its reply", kMaxReply));
-  DAVIT_TRY_ASSIGN(std::optional<std::string> token, json::GetString(root, "token"));
-  if (!token || token->empty()) {
-    DAVIT_TRY_ASSIGN(token, json::GetString(root, "access_token"));
-  }
-  const auto printable = [](char c) { return c > 0x20 && c < 0x7f; };
-  if (!token || token->empty() || token->size() > kMaxTokenBytes ||
-      !std::all_of(token->begin(), token->end(), printable))
-    return Error(Code::kUnauthenticated, "its reply holds no usable token");
-  std::chrono::seconds life = kDefaultLife;
-  const auto it = root.find("expires_in");
-  if (it != root.end() && it->is_number()) {
-    const double seconds = it->get<double>();
-    if (seconds > 0 && seconds < 1e9)
-      life = std::max(std::chrono::seconds(1),
-                      std::chrono::seconds(static_cast<std::int64_t>(seconds)));
-  }
-  return Grant{Secret("Bearer " + *token), std::min(life, kMaxLife)};
 }
 
 }  // namespace

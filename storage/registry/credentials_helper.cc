@@ -10,11 +10,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <nlohmann/json.hpp>
 
 #include "common/base/fd.h"
-#include "common/json/json.h"
 #include "storage/registry/credentials.h"
+#include "storage/registry/replies.h"
 
 extern char** environ;
 
@@ -172,18 +171,7 @@ class Helper final : public CredentialProvider {
                                WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status)))
           .WithHint(fmt::format("run '{} get' by hand to see why", program));
     }
-    DAVIT_TRY_ASSIGN(const nlohmann::json root,
-                     json::Parse(output, "the output of " + program, kMaxOutput));
-    DAVIT_TRY_ASSIGN(std::optional<std::string> user, json::GetString(root, "Username"));
-    DAVIT_TRY_ASSIGN(std::optional<std::string> secret, json::GetString(root, "Secret"));
-    Credential out;
-    if (user == "<token>") {
-      out.identity_token = Secret(secret.value_or(""));
-    } else {
-      out.username = user.value_or("");
-      out.password = Secret(secret.value_or(""));
-    }
-    return out;
+    return ParseHelperOutput(program, output);
   }
 
   const std::string name_;

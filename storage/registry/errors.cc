@@ -2,45 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
-#include "common/json/json.h"
+#include "storage/registry/replies.h"
 
 namespace davit::registry {
 namespace {
 
 constexpr std::size_t kMaxText = 200;
-
-/// Printable and short: it comes from the other side and ends in logs and on terminals.
-std::string Clean(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (out.size() >= kMaxText) {
-      out += "…";
-      break;
-    }
-    out += (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) ? ' ' : c;
-  }
-  return out;
-}
-
-/// "CODE: message" of {"errors":[{code,message}]} or of a token server's {"details"/"error"}.
-std::string RegistryText(std::string_view body) {
-  Result<nlohmann::json> root = json::Parse(body, "error", 256 << 10);
-  if (!root.ok() || !root->is_object()) return {};
-  const nlohmann::json* source = &*root;
-  if (const auto it = root->find("errors"); it != root->end() && it->is_array() && !it->empty())
-    source = &it->front();
-  if (!source->is_object()) return {};
-  std::string out;
-  for (const std::string_view key : {"code", "error", "message", "details"}) {
-    const Result<std::optional<std::string>> value = json::GetString(*source, key);
-    if (!value.ok() || !*value || (*value)->empty()) continue;
-    if (!out.empty()) out += ": ";
-    out += **value;
-  }
-  return Clean(out);
-}
 
 Code CodeOf(int status) {
   if (IsTransientStatus(status)) return Code::kUnavailable;
@@ -99,6 +66,18 @@ std::string_view HintOf(int status, std::string_view said) {
 
 }  // namespace
 
+std::string CleanText(std::string_view text) {
+  std::string out;
+  for (const char c : text) {
+    if (out.size() >= kMaxText) {
+      out += "…";
+      break;
+    }
+    out += (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) ? ' ' : c;
+  }
+  return out;
+}
+
 bool IsTransientStatus(int status) {
   switch (status) {
     case 408:
@@ -141,7 +120,7 @@ std::string ShownUrl(std::string_view url) {
     const std::size_t at = out.substr(0, end).rfind('@');
     if (at != std::string::npos) out.erase(scheme + 3, at + 1 - (scheme + 3));
   }
-  return Clean(out);
+  return CleanText(out);
 }
 
 }  // namespace davit::registry

@@ -17,6 +17,8 @@ Error ErrorFromReply(const http::Response& reply, std::string_view what,
 bool IsTransientStatus(int status);
 /// Whether asking again may help.
 bool IsTransient(const Error& error);
+/// Printable and short: it comes from the other side and ends in logs and on terminals.
+std::string CleanText(std::string_view text);
 /// For messages: without user info, query and fragment; at most 200 bytes.
 std::string ShownUrl(std::string_view url);
 

@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
+#include <iterator>
 #include <utility>
 
 #include "common/digest/digest.h"
-#include "common/json/json.h"
 #include "storage/registry/manifest_document.h"
+#include "storage/registry/replies.h"
 
 namespace davit::registry {
 namespace {
@@ -23,34 +23,6 @@ constexpr std::size_t kMaxTags = 1'000'000;
 constexpr std::uint64_t kMaxTagPage = 8ULL << 20;
 
 bool IsDigest(const std::string& name) { return name.find(':') != std::string::npos; }
-
-/// The target of `<…>; rel="next"`, or nothing.
-std::optional<std::string> NextLink(const http::Headers& headers) {
-  for (const std::string_view value : headers.GetAll("Link")) {
-    const std::size_t open = value.find('<');
-    const std::size_t close = value.find('>', open);
-    if (open == std::string_view::npos || close == std::string_view::npos) continue;
-    const std::string_view params = value.substr(close);
-    if (params.find("rel=\"next\"") != std::string_view::npos ||
-        params.find("rel=next") != std::string_view::npos)
-      return std::string(value.substr(open + 1, close - open - 1));
-  }
-  return std::nullopt;
-}
-
-Status ParseTags(std::string_view body, std::vector<std::string>& out) {
-  DAVIT_TRY_ASSIGN(const nlohmann::json root, json::Parse(body, "the list of tags", kMaxTagPage));
-  DAVIT_TRY_ASSIGN(const nlohmann::json* tags, json::GetArray(root, "tags"));
-  if (tags == nullptr) return {};
-  for (const nlohmann::json& tag : *tags) {
-    if (!tag.is_string())
-      return Error(Code::kInvalidArgument, "the list of tags holds something that is no string");
-    if (out.size() >= kMaxTags)
-      return Error(Code::kResourceExhausted, fmt::format("there are more than {} tags", kMaxTags));
-    out.push_back(tag.get<std::string>());
-  }
-  return {};
-}
 
 }  // namespace
 
@@ -178,8 +150,14 @@ Result<std::vector<std::string>> RemoteRepository::ListTags(const Context& ctx) 
     DAVIT_TRY_ASSIGN(const Reply reply, session_->Retry(ctx, [&] {
       return session_->Expect(ctx, origin, call, {200});
     }));
-    Status parsed = ParseTags(reply.response.body, out);
-    if (!parsed.ok()) return std::move(parsed).error().WithContext(Describe());
+    Result<std::vector<std::string>> tags = ParseTags(reply.response.body);
+    if (!tags.ok()) return std::move(tags).error().WithContext(Describe());
+    if (out.size() + tags->size() > kMaxTags) {
+      return Error(Code::kResourceExhausted,
+                   fmt::format("{}: there are more than {} tags", Describe(), kMaxTags));
+    }
+    out.insert(out.end(), std::make_move_iterator(tags->begin()),
+               std::make_move_iterator(tags->end()));
     DAVIT_TRY_ASSIGN(const std::optional<std::string> next, NextPage(*session_, call, reply));
     if (!next) return out;
     call.url = *next;
