@@ -47,6 +47,8 @@ struct CacheEnv {
   std::function<void()> wake_maintenance;
   /// Tries to free disk space for a write that failed; true when it is worth another try.
   std::function<bool(std::uint64_t bytes)> make_room;
+  /// Until the file system has said that it shares no blocks between files.
+  std::atomic<bool> can_clone{true};
   /// The file system is short of space (maintenance looks).
   std::atomic<bool> disk_is_short{false};
 

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -24,6 +26,19 @@ class RealFile final : public CacheFile {
   }
   Status WriteAt(std::uint64_t offset, Bytes data) override {
     return Named(PwriteFull(fd_.get(), data, offset));
+  }
+  Status CloneFrom(CacheFile& source, std::uint64_t source_offset, ByteRange range) override {
+    struct file_clone_range request{};
+    request.src_fd = source.fd();
+    request.src_offset = source_offset;
+    request.src_length = range.length;
+    request.dest_offset = range.offset;
+    if (::ioctl(fd_.get(), FICLONERANGE, &request) == 0) return {};
+    Error error = Error::FromErrno(errno, "share blocks with " + path_);
+    if (errno == EOPNOTSUPP || errno == ENOTTY || errno == EXDEV) {
+      return std::move(error).WithCode(Code::kUnsupported);
+    }
+    return error;
   }
   Status SyncData() override {
     if (::fdatasync(fd_.get()) != 0) return Error::FromErrno(errno, "fdatasync " + path_);

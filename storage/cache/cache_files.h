@@ -17,6 +17,13 @@ class CacheFile {
   virtual int fd() const = 0;  // -1 when there is no real file behind it
   virtual Result<std::size_t> ReadAt(std::uint64_t offset, MutableBytes out) = 0;
   virtual Status WriteAt(std::uint64_t offset, Bytes data) = 0;
+  /// Makes the range hold what `source` holds from `source_offset`, on the same disk blocks. Both
+  /// offsets and the length are whole blocks, inside of both files. kUnsupported: the file system
+  /// shares no blocks.
+  virtual Status CloneFrom(CacheFile& /*source*/, std::uint64_t /*source_offset*/,
+                           ByteRange /*range*/) {
+    return Error(Code::kUnsupported, "this file system shares no blocks");
+  }
   virtual Status SyncData() = 0;
   virtual Status PunchHole(ByteRange range) = 0;
   virtual Status Truncate(std::uint64_t size) = 0;

@@ -1,14 +1,20 @@
 #include "storage/cache/reuse.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 
+#include "common/base/log.h"
 #include "storage/cache/blob_core.h"
 #include "storage/cache/decoder.h"
 #include "storage/cache/index_db.h"
 
 namespace davit::storage {
 namespace {
+
+constexpr std::uint64_t kBlock = 4096;
+// Below this, a copy costs less than a file in many pieces.
+constexpr std::uint64_t kLeastClone = 64U << 10;
 
 class Copier {
  public:
@@ -21,7 +27,7 @@ class Copier {
     for (std::uint32_t i = first; i < last; ++i) {
       const Chunk chunk = map_.ChunkAt(i);
       // A checksum does not tell one content from another; only a digest does.
-      if (!chunk.digest || !CopyChunk(chunk)) return false;
+      if (!chunk.digest || !CopyChunk(chunk, Room(i))) return false;
       copied += chunk.size;
     }
     if (copied == 0) return false;
@@ -31,14 +37,51 @@ class Copier {
   }
 
  private:
-  bool CopyChunk(const Chunk& chunk) {
+  /// From the chunk's beginning to the next one's, or the blob's end.
+  std::uint64_t Room(std::uint32_t chunk) const {
+    const std::uint64_t end =
+        chunk + 1 < map_.chunk_count() ? map_.ChunkAt(chunk + 1).offset : core_.size();
+    return end - map_.ChunkAt(chunk).offset;
+  }
+
+  bool CopyChunk(const Chunk& chunk, std::uint64_t room) {
     for (const IndexDb::Place& place : env_.index->Find(*chunk.digest, chunk.size, core_.id())) {
       CacheFile* file = DataOf(place.blob);
       if (file == nullptr) continue;
+      if (CloneChunk(*file, place.offset, chunk, room)) return true;
       bytes_.resize(chunk.size);
       const Result<std::size_t> got = file->ReadAt(place.offset, bytes_);
       if (!got.ok() || *got != bytes_.size() || !VerifyChunk(map_, chunk, bytes_).ok()) continue;
       return WriteVerified(core_, chunk.offset, bytes_).ok();
+    }
+    return false;
+  }
+
+  // Whole blocks only: what is behind the chunk in its last one must be padding in both blobs.
+  bool CloneChunk(CacheFile& source, std::uint64_t offset, const Chunk& chunk, std::uint64_t room) {
+    const std::uint64_t length = AlignUp(chunk.size, kBlock);
+    if (!env_.can_clone.load() || chunk.size < kLeastClone || length > room ||
+        offset % kBlock != 0 || chunk.offset % kBlock != 0 || !core_.KeepSize().ok()) {
+      return false;
+    }
+    CacheFile& data = core_.data();
+    const Status cloned = data.CloneFrom(source, offset, {chunk.offset, length});
+    if (!cloned.ok()) {
+      if (cloned.error().code() == Code::kUnsupported) env_.can_clone = false;
+      return false;
+    }
+    // Checked where it is now: until then the other blob may have been evicted.
+    bytes_.resize(length);
+    const Result<std::size_t> got = data.ReadAt(chunk.offset, bytes_);
+    const Bytes all = bytes_;
+    const Bytes padding = all.subspan(chunk.size);
+    if (got.ok() && *got == length && VerifyChunk(map_, chunk, all.first(chunk.size)).ok() &&
+        std::all_of(padding.begin(), padding.end(), [](std::byte b) { return b == std::byte{}; })) {
+      return true;
+    }
+    if (const Status punched = data.PunchHole({chunk.offset, length}); !punched.ok()) {
+      log::Warn("cannot take back shared blocks",
+                {{"blob", core_.id().value}, {"error", punched.error()}});
     }
     return false;
   }

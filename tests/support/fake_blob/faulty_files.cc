@@ -65,6 +65,9 @@ struct FaultyFiles::Disk {
   bool off DAVIT_GUARDED_BY(mutex) = false;
   bool fail_next_sync DAVIT_GUARDED_BY(mutex) = false;
   std::uint64_t free_bytes DAVIT_GUARDED_BY(mutex) = 1ULL << 40;
+  bool can_clone DAVIT_GUARDED_BY(mutex) = false;
+  int clones DAVIT_GUARDED_BY(mutex) = 0;
+  std::function<void()> after_clone DAVIT_GUARDED_BY(mutex);
   std::map<std::string, int> write_errors DAVIT_GUARDED_BY(mutex);
   std::map<std::string, int> sync_errors DAVIT_GUARDED_BY(mutex);
   std::map<std::string, int> sync_count DAVIT_GUARDED_BY(mutex);
@@ -126,6 +129,29 @@ class FaultyFile final : public storage::CacheFile {
   }
   Status WriteAt(std::uint64_t offset, Bytes data) override {
     return Do(Op{Op::kWrite, {offset, data.size()}, {data.begin(), data.end()}});
+  }
+  Status CloneFrom(storage::CacheFile& source, std::uint64_t source_offset,
+                   ByteRange range) override {
+    std::function<void()> after;
+    {
+      MutexLock lock(disk_->mutex);
+      if (!disk_->can_clone) return Error(Code::kUnsupported, "no clones");
+      const bool aligned =
+          source_offset % kBlock == 0 && range.offset % kBlock == 0 && range.length % kBlock == 0;
+      if (!aligned || range.offset + range.length > disk_->files[path_].seen.bytes.size())
+        return Error::FromErrno(EINVAL, "clone to " + path_);
+      after = disk_->after_clone;
+    }
+    std::vector<std::byte> bytes(range.length);
+    DAVIT_TRY_ASSIGN(const std::size_t got, source.ReadAt(source_offset, bytes));
+    if (got < bytes.size()) return Error::FromErrno(EINVAL, "clone to " + path_);
+    DAVIT_TRY(WriteAt(range.offset, bytes));
+    {
+      MutexLock lock(disk_->mutex);
+      ++disk_->clones;
+    }
+    if (after) after();
+    return {};
   }
   Status PunchHole(ByteRange range) override { return Do(Op{Op::kPunch, range, {}}); }
   Status Truncate(std::uint64_t size) override { return Do(Op{Op::kTruncate, {0, size}, {}}); }
@@ -237,6 +263,17 @@ void FaultyFiles::PowerCut(std::uint64_t seed) {
 void FaultyFiles::PowerOn() {
   MutexLock lock(disk_->mutex);
   disk_->off = false;
+}
+
+void FaultyFiles::AllowClones(std::function<void()> after_clone) {
+  MutexLock lock(disk_->mutex);
+  disk_->can_clone = true;
+  disk_->after_clone = std::move(after_clone);
+}
+
+int FaultyFiles::clones() const {
+  MutexLock lock(disk_->mutex);
+  return disk_->clones;
 }
 
 void FaultyFiles::set_free_bytes(std::uint64_t bytes) {

@@ -1,6 +1,7 @@
 #pragma once
 // A disk that loses power, fills up and fails.
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -31,6 +32,9 @@ class FaultyFiles final : public storage::CacheFiles {
   void PowerOn();
 
   void set_free_bytes(std::uint64_t bytes);
+  /// Files can share blocks from now on; `after_clone` runs after each that was made.
+  void AllowClones(std::function<void()> after_clone = {});
+  int clones() const;
   /// errno of every following write, sync or hole whose path ends like this; 0: none.
   void FailWrites(const std::string& suffix, int error);
   void FailSyncs(const std::string& suffix, int error);

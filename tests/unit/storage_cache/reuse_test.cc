@@ -64,5 +64,73 @@ TEST_F(ReuseTest, ChecksumsAreNotEnough) {
   EXPECT_EQ(cache_->stats().deduplicated_bytes, 0U);
 }
 
+// A file system that lets files share blocks.
+class CloneTest : public ReuseTest {
+ protected:
+  static constexpr std::uint32_t kChunks = 20;
+  FakeBlob large_{{.seed = 5, .chunks = kChunks, .min_chunk = 64 << 10, .max_chunk = 90'000}};
+  void SetUp() override {
+    OpenCache();
+    cached_ = OpenBlob(large_);
+    ASSERT_TRUE(ReadAll(*cached_, large_).ok());
+    ASSERT_TRUE(cache_->Flush().ok());
+  }
+  void TearDown() override { cached_.reset(); }
+  std::shared_ptr<CachedBlob> cached_;
+};
+
+TEST_F(CloneTest, BlocksAreSharedWhereTheDiskCan) {
+  files_.AllowClones();
+  const auto twin = *cache_->OpenBlob(Twin(large_));
+  ASSERT_TRUE(ReadAll(*twin, large_).ok());
+  // The last chunk ends in the middle of the file's last block.
+  EXPECT_GE(files_.clones(), static_cast<int>(kChunks) - 1);
+  EXPECT_EQ(large_.source->requests().size(), 1U);
+  EXPECT_EQ(cache_->stats().deduplicated_bytes, twin->progress().bytes_total);
+  ASSERT_TRUE(cache_->Flush().ok());
+  EXPECT_TRUE(ReadAll(*twin, large_).ok());
+}
+
+TEST_F(CloneTest, SmallChunksAndThoseOffTheBlocksAreCopied) {
+  files_.AllowClones();
+  const FakeBlob off(
+      {.seed = 6, .chunks = 20, .min_chunk = 70'000, .max_chunk = 90'000, .align = false});
+  for (const FakeBlob* blob : std::initializer_list<const FakeBlob*>{&blob_, &off}) {
+    const auto cached = OpenBlob(*blob);
+    ASSERT_TRUE(ReadAll(*cached, *blob).ok());
+    ASSERT_TRUE(cache_->Flush().ok());
+    BlobSpec twin_spec = Twin(*blob);
+    twin_spec.id.value = std::string(64, blob == &off ? 'd' : 'c');
+    const auto twin = *cache_->OpenBlob(twin_spec);
+    ASSERT_TRUE(ReadAll(*twin, *blob).ok());
+    EXPECT_EQ(blob->source->requests().size(), 1U);
+  }
+  EXPECT_LE(files_.clones(), 1);  // one may begin at a block by chance
+}
+
+TEST_F(CloneTest, WhatChangedBeforeItWasSharedIsFetched) {
+  const std::byte wrong{0x55};
+  ASSERT_TRUE((*files_.Open(cached_->data_path()))
+                  ->WriteAt(RangeOf(large_, 7).offset + 3, Bytes(&wrong, 1))
+                  .ok());
+  files_.AllowClones();
+  const auto twin = *cache_->OpenBlob(Twin(large_));
+  ASSERT_TRUE(ReadAll(*twin, large_).ok());
+  EXPECT_EQ(large_.source->requests().size(), 2U);  // chunk 7
+}
+
+TEST_F(CloneTest, WhatLiesBehindTheChunkIsNotTaken) {
+  const std::byte wrong{0x55};
+  const ByteRange range = RangeOf(large_, 7);
+  ASSERT_NE(range.length % 4096, 0U);
+  ASSERT_TRUE((*files_.Open(cached_->data_path()))
+                  ->WriteAt(range.offset + range.length, Bytes(&wrong, 1))
+                  .ok());
+  files_.AllowClones();
+  const auto twin = *cache_->OpenBlob(Twin(large_));
+  ASSERT_TRUE(ReadAll(*twin, large_).ok());
+  EXPECT_EQ(large_.source->requests().size(), 1U);
+}
+
 }  // namespace
 }  // namespace davit::storage
