@@ -1,9 +1,9 @@
-add_library(cli_davit STATIC davit_app.cc davit_build.cc davit_check.cc davit_convert.cc davit_copy.cc davit_demo.cc
-  davit_extract.cc
-  davit_inspect.cc image_access.cc output.cc progress.cc)
-target_include_directories(cli_davit PUBLIC ${CMAKE_SOURCE_DIR})
-target_link_libraries(cli_davit PUBLIC rafs_convert common_json common_http storage_registry
-  PRIVATE fmt::fmt davit_warnings)
+davit_library(cli_davit
+  SRCS davit_app.cc davit_build.cc davit_check.cc davit_convert.cc davit_copy.cc davit_demo.cc davit_extract.cc
+    davit_inspect.cc image_access.cc progress.cc
+  HDRS build_flags.h davit_app.h image_access.h progress.h
+  DEPS cli_common rafs_convert common_json common_http storage_registry
+  PRIVATE fmt::fmt)
 if(TARGET cli_davit_node)
   target_link_libraries(cli_davit PUBLIC cli_davit_node)
 endif()

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <iostream>
 
+#include "cli/output.h"
+#include "cli/parse.h"
 #include "common/base/log.h"
 
 namespace davit::cli {
@@ -26,15 +28,10 @@ int DavitMain(const std::vector<std::string>& args, Io& io) {
   RegisterExtract(app, chosen);
   RegisterDemo(app, chosen);
   RegisterNodeCommands(app, chosen);
-  std::vector<std::string> reversed(args.rbegin(), args.rend());  // what CLI11 wants
-  try {
-    app.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error, io.out, io.err) == 0 ? kExitOk : kExitUsage;
-  }
+  if (const auto code = ParseArguments(app, args, io)) return *code;
   const auto parsed = log::ParseLevel(level);
   if (!parsed.ok()) {
-    io.err << "davit: " << parsed.error().ToString() << "\n";
+    PrintError(io, "davit", Error(parsed.error()).WithContext("--log-level"));
     return kExitUsage;
   }
   log::SetLevel(*parsed);

@@ -32,8 +32,10 @@ void AddBuildFlags(CLI::App& command, BuildFlags& flags) {
       .add_option("--batch-size", flags.batch_size,
                   "Compress small files together up to this size; 0: off")
       ->capture_default_str();
-  command.add_option("--prefetch", flags.prefetch,
-                     "Path whose content is to be fetched first; may be repeated");
+  command
+      .add_option("--prefetch", flags.prefetch,
+                  "Path whose content is to be fetched first; may be repeated")
+      ->allow_extra_args(false);
   command.add_option("--prefetch-file", flags.prefetch_file, "File with such paths, one a line");
   command.add_option("--threads", flags.threads, "Worker threads; 0: one per CPU")
       ->check(CLI::Range(0, 256))
@@ -202,6 +204,7 @@ Status Build(const LocalFlags& flags, Io& io) {
   bars.Finish();
   if (!built.ok()) {
     Error error = std::move(built).error();
+    if (!error.message().contains(flags.source)) error = std::move(error).WithContext(flags.source);
     // What is wrong is the source, not the words of the caller.
     if (error.code() == Code::kInvalidArgument) return std::move(error).WithCode(Code::kDataLoss);
     return error;

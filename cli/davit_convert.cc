@@ -119,8 +119,10 @@ void RegisterConvert(CLI::App& app, Run& chosen) {
       ->required();
   command->add_option("target", flags->target, "Image to write: host/name:tag or oci:/path:tag")
       ->required();
-  command->add_option("--platform", flags->platforms,
-                      "Platforms to convert (default: this machine's)");
+  command
+      ->add_option("--platform", flags->platforms,
+                   "Platform to convert (default: this machine's); may be repeated")
+      ->allow_extra_args(false);
   command->add_flag("--all-platforms", flags->all_platforms,
                     "Convert every platform of the source");
   command->add_flag("--keep-source", flags->keep_source,

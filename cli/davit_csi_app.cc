@@ -10,6 +10,8 @@
 #include <memory>
 #include <utility>
 
+#include "cli/output.h"
+#include "cli/parse.h"
 #include "common/base/log.h"
 #include "common/config/config.h"
 #include "common/http/client.h"
@@ -185,7 +187,7 @@ Status Serve(const Flags& flags, const config::Loaded& loaded, const sigset_t& s
 }
 
 int Fail(Io& io, const Error& error, int code) {
-  io.err << "davit-csi: " << error.ToString() << "\n";
+  PrintError(io, "davit-csi", error);
   return code;
 }
 
@@ -195,12 +197,7 @@ int DavitCsiMain(const std::vector<std::string>& args, Io& io) {
   Flags flags;
   CLI::App app{"CSI driver for container images and models: Identity and Node services"};
   Declare(app, flags);
-  std::vector<std::string> reversed(args.rbegin(), args.rend());  // what CLI11 wants
-  try {
-    app.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error, io.out, io.err) == 0 ? kExitOk : kExitUsage;
-  }
+  if (const auto code = ParseArguments(app, args, io)) return *code;
   auto loaded = LoadConfig(flags);
   if (!loaded.ok()) return Fail(io, loaded.error(), kExitUsage);
   if (flags.check_config) {

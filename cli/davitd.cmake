@@ -1,5 +1,5 @@
-add_library(cli_davitd STATIC davitd_app.cc)
-target_include_directories(cli_davitd PUBLIC ${CMAKE_SOURCE_DIR})
-target_link_libraries(cli_davitd PUBLIC common_base common_config daemon_core
-  PRIVATE davit_warnings)
+davit_library(cli_davitd
+  SRCS davitd_app.cc
+  HDRS davitd_app.h
+  DEPS cli_common common_base common_config daemon_core)
 davit_binary(davitd SRCS davitd_main.cc DEPS cli_davitd)

@@ -8,6 +8,8 @@
 #include <iostream>
 #include <utility>
 
+#include "cli/output.h"
+#include "cli/parse.h"
 #include "common/base/log.h"
 #include "common/config/config.h"
 #include "common/config/units.h"
@@ -76,7 +78,7 @@ Result<config::Loaded> LoadConfig(const Flags& flags) {
 }
 
 int Fail(Io& io, const Error& error, int code) {
-  io.err << "davitd: " << error.ToString() << "\n";
+  PrintError(io, "davitd", error);
   return code;
 }
 
@@ -123,12 +125,7 @@ int DavitdMain(const std::vector<std::string>& args, Io& io) {
   Flags flags;
   CLI::App app{"The node's data daemon: fetches, verifies, caches and mounts images"};
   Declare(app, flags);
-  std::vector<std::string> reversed(args.rbegin(), args.rend());  // what CLI11 wants
-  try {
-    app.parse(reversed);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error, io.out, io.err) == 0 ? kExitOk : kExitUsage;
-  }
+  if (const auto code = ParseArguments(app, args, io)) return *code;
   if (flags.reference) {
     io.out << config::ReferenceMarkdown();
     return kExitOk;

@@ -10,9 +10,11 @@
 #include <CLI/CLI.hpp>
 #include <array>
 #include <cerrno>
+#include <filesystem>
 #include <ostream>
 #include <thread>
 
+#include "cli/output.h"
 #include "common/base/fd.h"
 #include "common/http/client.h"
 #include "rafs/convert/convert.h"
@@ -22,10 +24,15 @@ namespace davit::cli {
 
 void AddImageAccessOptions(CLI::App& command, ImageAccessOptions& options, bool with_platform) {
   command.add_flag("--plain-http", options.plain_http, "Speak HTTP instead of HTTPS to registries");
-  command.add_option("--plain-http-host", options.plain_http_hosts,
-                     "Speak HTTP to this registry host only (host[:port])");
+  command
+      .add_option("--plain-http-host", options.plain_http_hosts,
+                  "Speak HTTP to this registry host only (host[:port]); may be repeated")
+      ->allow_extra_args(false);
   command.add_flag("--insecure", options.insecure, "Do not verify TLS certificates");
-  command.add_option("--ca-file", options.ca_files, "Trust the certificates in this PEM file too");
+  command
+      .add_option("--ca-file", options.ca_files,
+                  "Trust the certificates in this PEM file too; may be repeated")
+      ->allow_extra_args(false);
   command.add_option("--hosts-dir", options.hosts_dir,
                      "Mirrors: a directory of <host>/hosts.toml files as containerd has them");
   command.add_option("--auth-file", options.auth_file,
@@ -40,10 +47,36 @@ struct ImageAccess::State {
   ImageAccessOptions options;
   std::unique_ptr<http::Client> http;
   std::unique_ptr<registry::Registries> registries;
+  Status usable;
 };
+
+namespace {
+
+// What is named must be there; only the places that nobody named may be empty.
+Status CheckNamed(const ImageAccessOptions& options) {
+  if (!options.auth_file.empty()) {
+    if (const auto text = ReadFile(options.auth_file, 1U << 20); !text.ok()) {
+      return Error(text.error()).WithContext("--auth-file");
+    }
+  }
+  for (const std::string& file : options.ca_files) {
+    if (const auto text = ReadFile(file, 16U << 20); !text.ok()) {
+      return Error(text.error()).WithContext("--ca-file");
+    }
+  }
+  std::error_code failed;
+  if (!options.hosts_dir.empty() && !std::filesystem::is_directory(options.hosts_dir, failed)) {
+    return Error(Code::kNotFound, "--hosts-dir: " + options.hosts_dir + " is no directory")
+        .WithHint("it holds <host>/hosts.toml files; leave it out to use no mirrors");
+  }
+  return {};
+}
+
+}  // namespace
 
 ImageAccess::ImageAccess(const ImageAccessOptions& options) : state_(std::make_unique<State>()) {
   state_->options = options;
+  state_->usable = CheckNamed(options);
   state_->http = http::Client::Create({});
   registry::RegistryOptions registry;
   registry.plain_http = options.plain_http;
@@ -61,6 +94,7 @@ ImageAccess::~ImageAccess() = default;
 
 Result<std::shared_ptr<registry::Repository>> ImageAccess::Open(
     const registry::Reference& reference) {
+  DAVIT_TRY(state_->usable);
   return state_->registries->Open(reference);
 }
 
@@ -79,6 +113,11 @@ namespace {
 
 Result<OpenedImage> OpenLocal(const std::string& bootstrap, const std::string& blob_dir) {
   OpenedImage out;
+  std::error_code failed;
+  if (!blob_dir.empty() && !std::filesystem::is_directory(blob_dir, failed)) {
+    return Error(Code::kNotFound, "--blob-dir: " + blob_dir + " is no directory")
+        .WithHint("name the directory that holds the blobs, each named by its id");
+  }
   DAVIT_TRY_ASSIGN(out.metadata, OpenBootstrapFile(bootstrap));
   out.open_blob =
       [blob_dir](const rafs::BlobRecord& record) -> Result<std::shared_ptr<storage::BlobSource>> {
@@ -183,9 +222,15 @@ SignalContext::~SignalContext() {
 }
 
 int Fail(Io& io, const Error& error) {
-  io.err << "davit: " << error.message() << "\n";
-  if (!error.hint().empty()) io.err << "  " << error.hint() << "\n";
-  return error.code() == Code::kInvalidArgument ? kExitUsage : kExitFailure;
+  const bool away = error.code() == Code::kUnavailable || error.code() == Code::kDeadlineExceeded;
+  PrintError(
+      io, "davit",
+      away ? Error(error).WithHint(
+                 "check the address and the network; a registry without TLS needs --plain-http")
+           : error);
+  // What the system refuses is no mistake in the words, even when it calls the argument invalid.
+  const bool words = error.code() == Code::kInvalidArgument && error.sys_errno() == 0;
+  return words ? kExitUsage : kExitFailure;
 }
 
 }  // namespace davit::cli

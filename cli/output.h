@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "cli/command.h"
+#include "common/base/result.h"
 
 namespace davit::cli {
 
@@ -19,5 +20,9 @@ std::string HumanBytes(std::uint64_t bytes);
 /// Text that may hold names from images, which must not steer a terminal: control characters as
 /// \xNN.
 std::string Printable(std::string_view text);
+
+/// "program: what and why", and below it the next step: the error's own hint, or what its kind
+/// suggests.
+void PrintError(Io& io, std::string_view program, const Error& error);
 
 }  // namespace davit::cli

@@ -1,21 +1,27 @@
-# davit_module(SRCS ... HDRS ... DEPS ... PRIVATE ...)
-# The library of the current folder; its target is the folder's path with '_' ("storage_cache").
-# DEPS are modules or libraries whose headers this module's headers need; PRIVATE ones only its
-# .cc files need. Every header is also compiled on its own (target all_verify_interface_header_sets).
-function(davit_module)
+# davit_library(NAME SRCS ... HDRS ... DEPS ... PRIVATE ...)
+# DEPS are modules or libraries whose headers this library's headers need; PRIVATE ones only its
+# .cc files need. Every header is also compiled on its own (target all_verify_interface_header_sets);
+# scripts/check fails for a header that no library lists.
+function(davit_library name)
   cmake_parse_arguments(M "" "" "SRCS;HDRS;DEPS;PRIVATE" ${ARGN})
-  file(RELATIVE_PATH rel ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
-  string(REPLACE "/" "_" name ${rel})
   if(M_SRCS)
     add_library(${name} STATIC ${M_SRCS})
     target_sources(${name} PUBLIC FILE_SET HEADERS BASE_DIRS ${CMAKE_SOURCE_DIR} FILES ${M_HDRS})
     target_link_libraries(${name} PUBLIC ${M_DEPS} PRIVATE ${M_PRIVATE} davit_warnings)
-    set_target_properties(${name} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
   else()
     add_library(${name} INTERFACE)
     target_sources(${name} INTERFACE FILE_SET HEADERS BASE_DIRS ${CMAKE_SOURCE_DIR} FILES ${M_HDRS})
     target_link_libraries(${name} INTERFACE ${M_DEPS})
   endif()
+  set_target_properties(${name} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+endfunction()
+
+# davit_module(SRCS ... HDRS ... DEPS ... PRIVATE ...)
+# The library of the current folder; its target is the folder's path with '_' ("storage_cache").
+function(davit_module)
+  file(RELATIVE_PATH rel ${CMAKE_SOURCE_DIR} ${CMAKE_CURRENT_SOURCE_DIR})
+  string(REPLACE "/" "_" name ${rel})
+  davit_library(${name} ${ARGN})
 endfunction()
 
 # davit_binary(NAME SRCS ... DEPS ...): an executable in bin/.

@@ -20,7 +20,9 @@ Result<SourceManifest> LoadManifest(const Context& ctx, registry::Repository& re
   out.descriptor = document.descriptor;
   DAVIT_TRY_ASSIGN(out.manifest, oci::ParseManifest(document.content));
   if (IsRafsManifest(out.manifest)) {
-    return Error(Code::kFailedPrecondition, document.descriptor.digest + " is a RAFS image already")
+    return Error(Code::kFailedPrecondition,
+                 fmt::format("{}@{} is a RAFS image already", repository.Describe(),
+                             document.descriptor.digest))
         .WithHint("convert from the ordinary image, or copy this one as it is");
   }
   DAVIT_TRY_ASSIGN(out.config, repository.GetBlob(ctx, out.manifest.config, kMaxConfigBytes));
