@@ -120,6 +120,8 @@ class BlobCache {
   /// Users of the same id share everything that is cached; each has its own object, which reads
   /// only after its own map has been compared with the one that the content was verified by
   /// (kFailedPrecondition when they differ: an image cannot pass its content off as another's).
+  /// A map may lack what some chunks are verified by: they are neither fetched nor counted, and
+  /// reading them is kFailedPrecondition, until a user whose map has it is admitted.
   virtual Result<std::shared_ptr<CachedBlob>> OpenBlob(const BlobSpec& spec) = 0;
   /// Makes the ranges local in the background, in this order; returns at once. `cause` is
   /// kPrefetch or kBackfill. Background work takes the room of blobs that nobody uses; what is in

@@ -25,6 +25,14 @@ ChunkSpan LoadedMap::Span(ByteRange range) const {
   return span;
 }
 
+bool LoadedMap::HasUnknown(ChunkSpan span) const {
+  if (!partial) return false;
+  for (std::uint32_t chunk = span.first; chunk < span.last; ++chunk) {
+    if (partial->unknown.Test(chunk)) return true;
+  }
+  return false;
+}
+
 std::uint32_t LoadedMap::FindUnit(std::uint64_t compressed_offset) const {
   std::uint32_t low = 0;
   std::uint32_t high = map->unit_count();
@@ -110,6 +118,13 @@ Status BlobCore::Ensure(const Context& ctx, BlobUser& user, ByteRange range) {
   DAVIT_TRY_ASSIGN(LoadedMap * loaded, Load(ctx, user));
   const ChunkSpan span = loaded->Span(range);
   if (span.first >= span.last) return {};
+  if (loaded->HasUnknown(span)) {
+    return Error(Code::kFailedPrecondition,
+                 fmt::format("blob {}: the image has neither a digest nor a checksum of what is at "
+                             "{:#x}, so that it could not be verified",
+                             id_.value, range.offset))
+        .WithHint("convert the image again");
+  }
   const bool demand = ctx.cause == Cause::kDemand;
   if (demand) RecordAccess(*loaded, span);
   if (loaded->ready.AllSet(span.first, span.last)) {
@@ -188,7 +203,8 @@ bool BlobCore::IsReady(ByteRange range) const {
   const LoadedMap* loaded = loaded_.load();
   if (loaded == nullptr) return false;
   const ChunkSpan span = loaded->Span(range);
-  return span.first >= span.last || loaded->ready.AllSet(span.first, span.last);
+  if (span.first >= span.last) return true;
+  return !loaded->HasUnknown(span) && loaded->ready.AllSet(span.first, span.last);
 }
 
 std::shared_ptr<void> BlobCore::PinReady(ByteRange range) {
@@ -202,8 +218,8 @@ std::shared_ptr<void> BlobCore::PinReady(ByteRange range) {
 BlobProgress BlobCore::progress() const {
   const LoadedMap* loaded = loaded_.load();
   BlobProgress out{.bytes_ready = ready_bytes_.load(),
-                   .bytes_total = loaded != nullptr ? loaded->total_bytes : size_};
-  out.complete = loaded != nullptr && ready_chunks_.load() == loaded->map->chunk_count();
+                   .bytes_total = loaded != nullptr ? loaded->total_bytes.load() : size_};
+  out.complete = loaded != nullptr && ready_chunks_.load() == loaded->wanted_chunks();
   return out;
 }
 

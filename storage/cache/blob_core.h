@@ -1,9 +1,9 @@
 #pragma once
 // The shared state of one cached blob: what is here, what is on its way, what is durable.
 //
-// Locks: durable_mutex_ before mutex_; load_mutex_ alone. None is held while the network or a
-// caller's code runs; durable_mutex_ is held over disk syncs and may be taken by background
-// threads only.
+// Locks: durable_mutex_ before mutex_; learn_mutex_ before mutex_; load_mutex_ alone. None is held
+// while the network or a caller's code runs; durable_mutex_ is held over disk syncs and may be
+// taken by background threads only.
 
 #include <deque>
 #include <functional>
@@ -20,6 +20,7 @@
 #include "storage/cache/blob_cache.h"
 #include "storage/cache/cache_env.h"
 #include "storage/cache/flight.h"
+#include "storage/cache/partial_map.h"
 #include "storage/cache/read_ahead.h"
 #include "storage/cache/read_epoch.h"
 #include "storage/cache/ready_file.h"
@@ -58,11 +59,37 @@ struct LoadedMap {
   /// The first unit that begins at or after a compressed offset.
   std::uint32_t FindUnit(std::uint64_t compressed_offset) const;
 
-  const std::shared_ptr<const BlobMap> map;
+  /// No image in use can verify these: nobody fetches them and nobody reads them. Their ready bits
+  /// are set, for there is nothing to be done about them: so this is asked before ready is.
+  bool IsUnknown(std::uint32_t chunk) const { return partial && partial->unknown.Test(chunk); }
+  bool HasUnknown(ChunkSpan span) const;
+  /// What is here, and is known to be right.
+  bool Holds(std::uint32_t chunk) const { return !IsUnknown(chunk) && ready.Test(chunk); }
+  /// Chunks that can be had.
+  std::uint32_t wanted_chunks() const { return wanted.load(std::memory_order_relaxed); }
+  /// A chunk that became known while the flight was on its way: it may have been left unverified.
+  bool CameTooSoon(const Flight& flight, std::uint32_t chunk) const {
+    return partial && flight.lessons != partial->lessons.load() && partial->learned.Test(chunk);
+  }
+
+  struct Partial {
+    explicit Partial(std::shared_ptr<const BlobMap> base)
+        : map(std::make_shared<PartialMap>(base)),
+          unknown(base->chunk_count()),
+          learned(base->chunk_count()) {}
+    std::shared_ptr<PartialMap> map;
+    ReadyMap unknown;
+    ReadyMap learned;                       // no longer unknown: another image told
+    std::atomic<std::uint32_t> lessons{0};  // changes under the blob's mutex
+  };
+
+  std::shared_ptr<const BlobMap> map;  // does not change once others see it
+  std::unique_ptr<Partial> partial;    // of an image that does not know all chunks
   ReadyMap ready;
   ReadyMap touched;  // read by a demand read
   std::unique_ptr<std::atomic<std::uint32_t>[]> stamps;
-  std::uint64_t total_bytes = 0;
+  std::atomic<std::uint64_t> total_bytes{0};
+  std::atomic<std::uint32_t> wanted{0};
   Digest identity;
 };
 
@@ -154,7 +181,9 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
     bool own;
   };
   Result<std::unique_ptr<LoadedMap>> DoLoad(const Context& ctx, const BlobUser& user);
-  Status Admit(const Context& ctx, const LoadedMap& loaded, BlobUser& user);
+  Status Admit(const Context& ctx, LoadedMap& loaded, BlobUser& user);
+  /// Compares the table of an image with the one in use, and takes over what only it knows.
+  Status Learn(LoadedMap& loaded, const LoadedMap& own);
   Status CheckMap(LoadedMap& loaded);
   Status RecoverReady(LoadedMap& loaded);
   Status VerifyStored(LoadedMap& loaded);
@@ -268,6 +297,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   std::vector<std::uint32_t> access_order_ DAVIT_GUARDED_BY(mutex_);
   std::size_t access_saved_ DAVIT_GUARDED_BY(mutex_) = 0;
 
+  Mutex learn_mutex_;  // one image after the other is compared with what is in use
   Mutex durable_mutex_;
   std::unique_ptr<ReadyFile> ready_file_ DAVIT_GUARDED_BY(durable_mutex_);
   /// Units that could not be read and were fetched anew: a disk that loses everything must not

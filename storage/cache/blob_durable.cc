@@ -44,7 +44,7 @@ std::uint64_t BlobCore::ClearReady(LoadedMap& loaded, std::span<const std::uint3
   std::uint64_t bytes = 0;
   std::uint64_t disk_bytes = 0;
   for (const std::uint32_t chunk : chunks) {
-    if (!loaded.ready.Clear(chunk)) continue;
+    if (loaded.IsUnknown(chunk) || !loaded.ready.Clear(chunk)) continue;
     ready_chunks_.fetch_sub(1);
     const std::uint32_t size = loaded.map->ChunkAt(chunk).size;
     bytes += size;
@@ -79,7 +79,7 @@ std::vector<std::uint32_t> BlobCore::ClaimForEviction(LoadedMap& loaded,
   for (const std::uint32_t group : groups) {
     const std::uint32_t end = std::min(loaded.map->chunk_count(), (group + 1) << kGroupShift);
     for (std::uint32_t i = group << kGroupShift; i < end; ++i) {
-      if (!loaded.ready.Test(i)) continue;
+      if (!loaded.Holds(i)) continue;
       const std::uint32_t unit = loaded.map->ChunkAt(i).unit;
       if (!flights_.try_emplace(unit, claim).second) continue;
       const auto [first, last] = loaded.map->ChunksOfUnit(unit);

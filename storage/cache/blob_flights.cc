@@ -51,6 +51,7 @@ FlightPtr BlobCore::Claim(LoadedMap& loaded, Cause cause, std::uint32_t first, s
   const BlobMap& map = *loaded.map;
   auto flight = std::make_shared<Flight>();
   flight->blob = shared_from_this();
+  if (loaded.partial) flight->lessons = loaded.partial->lessons.load();
   flight->cause = cause;
   flight->first = first;
   flight->last = first;
@@ -136,7 +137,7 @@ void BlobCore::ClaimReadAhead(LoadedMap& loaded, const ReadAhead::Advice& advice
 }
 
 void BlobCore::ReadAheadOnHit(const BlobUser& user, LoadedMap& loaded, ChunkSpan span) {
-  if (ready_chunks_.load(std::memory_order_relaxed) == loaded.map->chunk_count()) return;
+  if (ready_chunks_.load(std::memory_order_relaxed) == loaded.wanted_chunks()) return;
   const Unit first = loaded.map->UnitAt(loaded.map->ChunkAt(span.first).unit);
   const Unit last = loaded.map->UnitAt(loaded.map->ChunkAt(span.last - 1).unit);
   if (End(last) <= first.compressed_offset) return;  // not in the order of the blob
@@ -244,7 +245,7 @@ void BlobCore::Publish(Flight& flight, std::span<const std::uint32_t> units) {
     for (const std::uint32_t unit : units) {
       const auto [first, last] = loaded.map->ChunksOfUnit(unit);
       for (std::uint32_t chunk = first; chunk < last; ++chunk) {
-        if (loaded.ready.Test(chunk)) continue;
+        if (loaded.ready.Test(chunk) || loaded.CameTooSoon(flight, chunk)) continue;
         // Before the bit: an evictor that sees the bit sees a group that was just used.
         loaded.stamps[chunk >> kGroupShift].store(now, std::memory_order_relaxed);
         dirty_.push_back(chunk);
@@ -261,7 +262,7 @@ void BlobCore::Publish(Flight& flight, std::span<const std::uint32_t> units) {
     // Only what has arrived is a success: what is damaged or cannot be written arrives, too.
     if (flight.background_slot && fresh != 0) background_.retry_delay = {};
     ready_bytes_.fetch_add(bytes);
-    complete = fresh != 0 && ready_chunks_.fetch_add(fresh) + fresh == loaded.map->chunk_count();
+    complete = fresh != 0 && ready_chunks_.fetch_add(fresh) + fresh == loaded.wanted_chunks();
     Account(static_cast<std::int64_t>(disk_bytes));
     if (flight.waiters > 0) flight.changed.NotifyAll();
   }
@@ -320,6 +321,7 @@ void BlobCore::OnDamaged(Flight& flight, std::uint32_t unit, const std::string& 
   repair->repaired = flight.shared_from_this();
   {
     MutexLock lock(mutex_);
+    if (loaded.partial) repair->lessons = loaded.partial->lessons.load();
     flights_[unit] = repair;
     if (flight.waiters > 0) flight.changed.NotifyAll();  // they move over to the new flight
   }

@@ -67,25 +67,36 @@ Status BlobCore::CheckMap(LoadedMap& loaded) {
         .WithHint("the image is damaged or was built wrongly; build it again");
   }
   Hasher hasher(DigestAlgorithm::kBlake3);
+  std::uint32_t wanted = 0;
+  std::uint64_t bytes = 0;
   for (std::uint32_t i = 0; i < map.chunk_count(); ++i) {
     const Chunk chunk = map.ChunkAt(i);
-    if (!chunk.digest && !chunk.crc32c) {
-      return Error(Code::kFailedPrecondition,
-                   fmt::format("chunk {} has neither a digest nor a checksum, so nothing that is "
-                               "fetched could be verified",
-                               i))
-          .WithHint("convert the image again with chunk digests");
-    }
     if (chunk.size == 0 || chunk.offset > size_ || chunk.size > size_ - chunk.offset ||
         chunk.unit >= map.unit_count()) {
       return Error(Code::kDataLoss, fmt::format("chunk {} lies outside of the blob", i));
     }
-    loaded.total_bytes += chunk.size;
     HashChunk(hasher, chunk);
+    if (CanVerify(chunk)) {
+      ++wanted;
+      bytes += chunk.size;
+      continue;
+    }
+    if (!loaded.partial) loaded.partial = std::make_unique<LoadedMap::Partial>(loaded.map);
+    loaded.partial->unknown.Set(i);
+    loaded.ready.Set(i);
   }
+  if (wanted == 0 && loaded.partial) {
+    return Error(Code::kFailedPrecondition,
+                 "its chunks have neither digests nor checksums, so nothing that is fetched could "
+                 "be verified")
+        .WithHint("convert the image again with chunk digests");
+  }
+  loaded.wanted = wanted;
+  loaded.total_bytes = bytes;
   const std::uint32_t algorithm = static_cast<std::uint32_t>(map.digest_algorithm());
   hasher.Update(std::as_bytes(std::span(&algorithm, 1)));
   loaded.identity = hasher.Finish();
+  if (loaded.partial) loaded.map = loaded.partial->map;
   return {};
 }
 
@@ -102,7 +113,7 @@ Status BlobCore::RecoverReady(LoadedMap& loaded) {
   if (env_.options.verify_on_start) DAVIT_TRY(VerifyStored(loaded));
   std::uint64_t disk_bytes = 0;
   for (std::uint32_t i = 0; i < subject.chunk_count; ++i) {
-    if (!ready_file_->IsDurable(i)) continue;
+    if (loaded.IsUnknown(i) || !ready_file_->IsDurable(i)) continue;
     loaded.ready.Set(i);
     ready_chunks_.fetch_add(1);
     const std::uint32_t chunk_size = loaded.map->ChunkAt(i).size;
@@ -118,7 +129,7 @@ Status BlobCore::VerifyStored(LoadedMap& loaded) DAVIT_NO_THREAD_SAFETY_ANALYSIS
   std::vector<std::uint32_t> bad;
   std::vector<std::byte> bytes;
   for (std::uint32_t i = 0; i < loaded.map->chunk_count(); ++i) {
-    if (!ready_file_->IsDurable(i)) continue;
+    if (loaded.IsUnknown(i) || !ready_file_->IsDurable(i)) continue;
     const Chunk chunk = loaded.map->ChunkAt(i);
     bytes.resize(chunk.size);
     const Result<std::size_t> got = data_->ReadAt(chunk.offset, bytes);
@@ -143,19 +154,55 @@ Result<std::unique_ptr<LoadedMap>> BlobCore::DoLoad(const Context& ctx, const Bl
 
 // What is cached was verified by another image's map. This one may only use it when it would have
 // verified the same.
-Status BlobCore::Admit(const Context& ctx, const LoadedMap& loaded, BlobUser& user) {
+Status BlobCore::Admit(const Context& ctx, LoadedMap& loaded, BlobUser& user) {
   auto map = user.load_map(ctx);
   if (!map.ok()) return std::move(map).error().WithContext("table of blob " + id_.value);
   LoadedMap own(*std::move(map));
   DAVIT_TRY(CheckMap(own));
-  if (own.identity != loaded.identity) {
+  if (own.identity != loaded.identity) DAVIT_TRY(Learn(loaded, own));
+  user.admitted = true;
+  return {};
+}
+
+// Two honest images differ only in what they do not know.
+Status BlobCore::Learn(LoadedMap& loaded, const LoadedMap& own) {
+  const auto refused = [this] {
     return Error(Code::kFailedPrecondition,
                  fmt::format("blob {} is in use with another table of chunks than this image has",
                              id_.value))
         .WithHint(
             "one of the images that use this blob is damaged or forged; unmount the other one");
+  };
+  if ((!loaded.partial && !own.partial) || own.map->chunk_count() != loaded.map->chunk_count() ||
+      own.map->digest_algorithm() != loaded.map->digest_algorithm()) {
+    return refused();
   }
-  user.admitted = true;
+  MutexLock learning(learn_mutex_);
+  std::vector<std::uint32_t> news;
+  for (std::uint32_t i = 0; i < own.map->chunk_count(); ++i) {
+    const Chunk theirs = loaded.map->ChunkAt(i);
+    const Chunk ours = own.map->ChunkAt(i);
+    if (theirs.offset != ours.offset || theirs.size != ours.size) return refused();
+    if (!CanVerify(ours)) continue;
+    if (!CanVerify(theirs)) {
+      news.push_back(i);
+    } else if (theirs.digest != ours.digest || theirs.crc32c != ours.crc32c) {
+      return refused();
+    }
+  }
+  if (news.empty()) return {};
+  LoadedMap::Partial& partial = *loaded.partial;
+  MutexLock lock(mutex_);
+  ++partial.lessons;  // what is on its way may have left these chunks unverified
+  for (const std::uint32_t i : news) {
+    partial.map->Learn(i, own.map->ChunkAt(i));
+    partial.learned.Set(i);
+    loaded.total_bytes += own.map->ChunkAt(i).size;
+    ++loaded.wanted;
+    // In this order: nobody may see a chunk as known and still as ready.
+    loaded.ready.Clear(i);
+    partial.unknown.Clear(i);
+  }
   return {};
 }
 

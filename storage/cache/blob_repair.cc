@@ -88,7 +88,7 @@ Status BlobCore::RestoreSize(LoadedMap& loaded, std::uint64_t size) {
   const BlobMap& map = *loaded.map;
   std::vector<std::uint32_t> lost;
   for (std::uint32_t i = 0; i < map.chunk_count(); ++i) {
-    if (loaded.ready.Test(i) && End(map.ChunkAt(i)) > size) lost.push_back(i);
+    if (loaded.Holds(i) && End(map.ChunkAt(i)) > size) lost.push_back(i);
   }
   log::Warn("a file of the cache was cut short by somebody; what it held is fetched anew",
             {{"blob", id_.value}, {"size", size}, {"expected", size_}, {"chunks", lost.size()}});
@@ -132,7 +132,7 @@ Status BlobCore::DropUnreadable(LoadedMap& loaded, ChunkSpan span, const Error& 
   bool again = false;
   for (std::uint32_t i = span.first; i < span.last; ++i) {
     const Chunk chunk = map.ChunkAt(i);
-    if (!loaded.ready.Test(i) || CanRead(chunk, scratch)) continue;
+    if (!loaded.Holds(i) || CanRead(chunk, scratch)) continue;
     if (repaired_.contains(chunk.unit) || repaired_.size() >= kMaxRepaired) {
       again = true;
     } else {

@@ -24,6 +24,7 @@ bool IsPlain(const BlobMap& map, std::uint32_t first, std::uint32_t last, const 
   for (std::uint32_t i = first; i < last; ++i) {
     const Chunk chunk = map.ChunkAt(i);
     if (chunk.offset_in_unit != in_unit || chunk.offset != base + in_unit) return false;
+    if (!CanVerify(chunk)) return false;
     in_unit += chunk.size;
   }
   return in_unit == unit.uncompressed_size;
@@ -72,6 +73,7 @@ Status BatchWriter::DecodeUnit(const UnitBatch::Piece& piece, std::uint32_t firs
   DAVIT_TRY(map_.Decode(piece.unit, batch_.buffer.bytes().subspan(piece.offset, piece.size), out));
   for (std::uint32_t i = first; i < last; ++i) {
     const Chunk chunk = map_.ChunkAt(i);
+    if (!CanVerify(chunk)) continue;  // not wanted; it came with others of its unit
     DAVIT_TRY_ASSIGN(const Bytes bytes, SubBytes(out, chunk.offset_in_unit, chunk.size, "chunk"));
     DAVIT_TRY(VerifyChunk(map_, chunk, bytes));
   }
@@ -121,6 +123,7 @@ void BatchWriter::WriteChunks(std::uint32_t unit, std::uint32_t first, std::uint
   Status status;
   for (std::uint32_t i = first; i < last && status.ok(); ++i) {
     const Chunk chunk = map_.ChunkAt(i);
+    if (!CanVerify(chunk)) continue;
     status = WriteVerified(core_, chunk.offset, decoded.subspan(chunk.offset_in_unit, chunk.size));
   }
   if (status.ok()) {

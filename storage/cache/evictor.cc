@@ -22,7 +22,7 @@ void Collect(const BlobCore& core, std::size_t index, std::vector<Candidate>& ou
   for (std::uint32_t first = 0; first < count; first += 1U << kGroupShift) {
     std::uint64_t bytes = 0;
     for (std::uint32_t i = first; i < std::min(count, first + (1U << kGroupShift)); ++i) {
-      if (loaded->ready.Test(i)) bytes += DiskSize(loaded->map->ChunkAt(i).size);
+      if (loaded->Holds(i)) bytes += DiskSize(loaded->map->ChunkAt(i).size);
     }
     if (bytes == 0) continue;
     const std::uint32_t group = first >> kGroupShift;

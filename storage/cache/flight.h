@@ -30,6 +30,7 @@ struct Flight : std::enable_shared_from_this<Flight> {
   bool repair = false;
   std::shared_ptr<Flight> repaired;  // the first try; who waits for it hears how this one ends
   std::optional<TimePoint> fill_asked_at;  // of a fill
+  std::uint32_t lessons = 0;               // of the blob's map, when this was planned
   bool background_slot = false;            // counts in the blob's background work
 
   std::stop_source hurry;    // somebody waits

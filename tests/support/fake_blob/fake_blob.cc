@@ -27,9 +27,9 @@ FakeMap::FakeMap(const FakeBlobOptions& options) {
         stored_.push_back(~byte);
       }
       const Bytes bytes = Bytes(content_).subspan(chunk.offset, chunk.size);
-      if (options.digests && !options.nothing_to_verify)
-        chunk.digest = Digest::Of(digest_algorithm(), bytes);
-      if (!options.digests && !options.nothing_to_verify) chunk.crc32c = Crc32c(bytes);
+      const bool known = !options.nothing_to_verify && !options.unknown.contains(i);
+      if (known && options.digests) chunk.digest = Digest::Of(digest_algorithm(), bytes);
+      if (known && !options.digests) chunk.crc32c = Crc32c(bytes);
       entry.uncompressed_size += chunk.size;
       chunks_.push_back(chunk);
     }

@@ -22,6 +22,7 @@ struct FakeBlobOptions {
   bool align = true;                  // chunks begin on 4 KiB boundaries
   bool digests = true;                // else CRCs
   bool nothing_to_verify = false;
+  std::set<std::uint32_t> unknown = {};  // chunks that the image has neither digest nor CRC of
 };
 
 /// Random chunks; "compressed" by inverting every byte behind a one-byte header.
