@@ -75,6 +75,10 @@ std::uint64_t Salt(const Digest& identity) {
   return salt;
 }
 
+// Also where the numbers begin anew: a file may hold any of them, and what is written next has to
+// win against it.
+bool IsNewer(std::uint64_t a, std::uint64_t b) { return static_cast<std::int64_t>(a - b) > 0; }
+
 std::uint64_t SlotOffset(std::uint32_t page, std::uint32_t slot) {
   return kBlock * (1 + 2 * std::uint64_t{page} + slot);
 }
@@ -107,6 +111,7 @@ Result<bool> ReadyFile::Load(const Subject& subject) {
 }
 
 Status ReadyFile::ReadPage(std::uint32_t page) {
+  bool found = false;
   for (std::uint32_t slot = 0; slot < 2; ++slot) {
     RawBlock raw{};
     PageBlock block{};
@@ -114,9 +119,10 @@ Status ReadyFile::ReadPage(std::uint32_t page) {
                      file_->ReadAt(SlotOffset(page, slot), std::as_writable_bytes(std::span(raw))));
     if (got != sizeof raw || !FromRaw(raw, block) || block.crc != PageCrc(block) ||
         block.index != page || block.salt != Salt(subject_.identity) ||
-        block.sequence <= pages_[page].sequence) {
+        (found && !IsNewer(block.sequence, pages_[page].sequence))) {
       continue;
     }
+    found = true;
     pages_[page].sequence = block.sequence;
     pages_[page].slot = static_cast<std::uint8_t>(slot);
     const std::size_t first = page * kWordsPerPage;

@@ -1,4 +1,5 @@
-// Small things that registries, token servers and credential helpers say, and an image's config.
+// Small things that registries, token servers and credential helpers say, an image's config, and
+// the names that users give images.
 // First byte: which of them.
 
 #include <cstddef>
@@ -8,7 +9,9 @@
 
 #include "rafs/convert/image_writer.h"
 #include "rafs/convert/source_image.h"
+#include "storage/registry/auth.h"
 #include "storage/registry/errors.h"
+#include "storage/registry/reference.h"
 #include "storage/registry/remote_repository.h"
 #include "storage/registry/replies.h"
 #include "tests/support/fuzz/fuzz_input.h"
@@ -79,6 +82,24 @@ void Config(const std::string& text) {
   if (platform.ok()) Check(davit::rafs::PlatformOf(*config).ok());
 }
 
+void Challenges(std::string_view text) {
+  static const davit::http::Url kRegistry{"https", "registry.example", 443, "/v2"};
+  for (const auto& challenge : davit::registry::ParseChallenges(text)) {
+    const auto realm = challenge.params.find("realm");
+    if (realm != challenge.params.end())
+      static_cast<void>(davit::registry::CheckRealm(kRegistry, realm->second));
+  }
+}
+
+/// What parses prints to the same value again.
+void Name(std::string_view text) {
+  using davit::registry::Reference;
+  const auto one = Reference::Parse(text);
+  if (!one.ok()) return;
+  const auto again = Reference::Parse(one->ToString());
+  Check(again.ok() && *again == *one);
+}
+
 }  // namespace
 
 // NOLINTNEXTLINE(readability-identifier-naming): libFuzzer's name
@@ -99,6 +120,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       break;
     case 'l':
       Link(input.Rest());
+      break;
+    case 'w':
+      Challenges(input.Rest());
+      break;
+    case 'n':
+      Name(input.Rest());
       break;
     case 'h':
       static_cast<void>(davit::registry::ParseHelperOutput("docker-credential-x", input.Rest()));
