@@ -33,7 +33,8 @@ std::vector<std::uint32_t> ReadFor(const std::string& path, const Digest* identi
   if (entries.size() != std::uint64_t{header->count} * 4 || Crc32c(entries) != header->crc)
     return {};
   std::vector<std::uint32_t> order(header->count);
-  std::memcpy(order.data(), entries.data(), entries.size());
+  // An empty vector has no memory, which memcpy must not be given.
+  if (!order.empty()) std::memcpy(order.data(), entries.data(), entries.size());
   return order;
 }
 

@@ -22,7 +22,7 @@ using davit::storage::ReadyFile;
 
 constexpr std::size_t kBlock = 4096;
 constexpr std::size_t kSector = 512;
-constexpr std::uint32_t kMostChunks = 70'000;  // three pages of bits
+constexpr std::uint32_t kMostChunks = 33'000;  // two pages of bits
 
 class MemoryFile final : public davit::storage::CacheFile {
  public:
