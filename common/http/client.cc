@@ -359,6 +359,8 @@ Status Transfer::Finished(CURLcode rc) {
   curl_easy_getinfo(easy_, CURLINFO_HTTP_CONNECTCODE, &connected);
   const bool connecting = rc == CURLE_COULDNT_CONNECT || rc == CURLE_COULDNT_RESOLVE_PROXY ||
                           rc == CURLE_PROXY || rc == CURLE_OPERATION_TIMEDOUT || connected >= 300;
+  // Who named a unix socket knows better what is to listen there.
+  if (!request_.unix_socket.empty()) return error;
   if (proxy_.url.empty() || !connecting) return std::move(error).WithHint(HintOf(rc));
   return std::move(error).WithHint(
       fmt::format("{} names the proxy {}; hosts in NO_PROXY are reached without it", proxy_.from,

@@ -99,9 +99,9 @@ IMAGES = [
     ("davit inspect oci:{layout}:nothing", 1, "nothing", "no", "x"),
     ("davit inspect {source}", 1, "x", "RAFS", "davit convert"),
     ("davit convert {image} oci:{layout}:y", 1, "image@sha256:", "RAFS image already", "copy this one"),
-    ("davit inspect 127.0.0.1:{closed}/a:b --plain-http", 1, "127.0.0.1:{closed}", "connect", "check the address"),
-    ("davit inspect {registry}/no/such:v1 --plain-http", 1, "no/such", "404", "check the name"),
-    ("davit inspect {registry}/no/such:v1", 1, "{registry}", "TLS|SSL|ssl", "--plain-http"),
+    ("davit inspect 127.0.0.1:{closed}/a:b --plain-http", 1, "127.0.0.1:{closed}", "connect", "check that the server runs"),
+    ("davit inspect {registry}/no/such:v1 --plain-http", 1, "no/such", "404", "check the tag or digest"),
+    ("davit inspect {registry}/no/such:v1", 1, "{registry}", "TLS|SSL|ssl", "plain HTTP is used only for hosts that are named for it"),
 ]
 DAEMON = [
     ("davit ps --socket {nowhere}", 1, "{nowhere}", "connect", "is davitd running?"),

@@ -48,7 +48,7 @@ class OutputTest(unittest.TestCase):
             "build": (lambda: [f"{at}/x.tar", "-o", f"{at}/built", "--inline-bootstrap"], "blobs bootstrap bytes inodes"),
             "extract": (lambda: [built(), "-o", os.path.join(at, os.path.basename(built()))], "bootstrap bytes"),
             "merge": (lambda: [os.path.join(at, os.path.basename(built())), "--to", f"{at}/merged.boot"], "blobs bootstrap bytes inodes"),
-            "check": (lambda: [f"oci:{at}/target:x"], "bytes chunks files inodes ok problems"),
+            "check": (lambda: [f"oci:{at}/target:x"], "bytes chunks files inodes ok problems unused_chunks"),
             "inspect": (lambda: [f"oci:{at}/target:x"], "blobs chunk_size compressor digester inodes manifest version xattrs"),
             "stat": (lambda: [f"oci:{at}/target:x"], "bytes cache_bytes chunks directories files hard_links others stored_bytes symlinks"),
             "unpack": (lambda: [f"oci:{at}/target:x", "-o", f"{at}/out.tar"], "bytes file"),
