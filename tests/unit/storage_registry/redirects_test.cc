@@ -16,7 +16,8 @@ using http::Request;
 using http::Response;
 
 const std::string kHome = "reg.example";
-const std::string kDigest = oci::DescribeContent("", "0123456789").digest;
+const std::string kText = "0123456789";
+const std::string kDigest = oci::DescribeContent("", kText).digest;
 
 /// A registry that demands Basic and answers as `answer` says once that is right.
 class RedirectTest : public ::testing::Test {
@@ -46,10 +47,10 @@ class RedirectTest : public ::testing::Test {
 
   static registry::BlobContent Content() {
     registry::BlobContent out;
-    out.descriptor = oci::DescribeContent("application/octet-stream", "0123456789");
+    out.descriptor = oci::DescribeContent("application/octet-stream", kText);
     out.read_at = [](std::uint64_t offset, MutableBytes piece) -> Result<std::size_t> {
-      const std::size_t n = std::min<std::size_t>(piece.size(), 10 - offset);
-      std::memcpy(piece.data(), "0123456789" + offset, n);
+      const std::size_t n = std::min<std::size_t>(piece.size(), kText.size() - offset);
+      std::memcpy(piece.data(), kText.data() + offset, n);
       return n;
     };
     return out;
