@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Links between documents lead somewhere, every module has a README paragraph, and
-docs/requirements.md names only tests that exist."""
+"""Links between documents lead somewhere, every module has a README paragraph, and documents name
+only files and tests that exist."""
+import fnmatch
 import pathlib
 import re
 import subprocess
@@ -33,11 +34,37 @@ for module in modules:
 
 tests = "\n".join((root / name).read_text(errors="replace") for name in tracked
                   if name.startswith(("tests/", "scripts/")) and name.endswith((".cc", ".py", ".go", ".sh", "run", ".txt", "demo")))
-for line in (root / "docs/requirements.md").read_text().splitlines():
-    for name in re.findall(r"`([A-Z]\w+\.\w+)`", line):
+top = {name.split("/")[0] for name in known if "/" in name}
+stems = {pathlib.PurePosixPath(name).stem for name in known if name.startswith(("tests/", "scripts/"))}
+
+
+def exists(path):
+    return path in known or path in folders or any(fnmatch.fnmatch(name, path) for name in known)
+
+
+def check_name(document, name):
+    """A back-quoted word: a path from the root, or a test."""
+    path = name.rstrip("/")
+    if re.fullmatch(r"[\w.+*-]+(/[\w.+*-]+)+", path) and path.split("/")[0] in top and not path.startswith(MADE) and not exists(path):
+        problems.append(f"{document}: there is no {name}")
+    if re.fullmatch(r"[A-Z]\w+\.\w+", name):
         suite, case = name.split(".")
         if suite not in tests or case not in tests:
-            problems.append(f"docs/requirements.md: there is no test {name}")
+            problems.append(f"{document}: there is no test {name}")
+
+
+# Made by builds, not kept.
+MADE = ("build/",)
+for name in tracked:
+    # What changed is history: names in it may be gone.
+    if name.endswith(".md") and name != "CHANGES.md":
+        text = re.sub(r"^```.*?^```", "", (root / name).read_text(), flags=re.M | re.S)
+        for word in re.findall(r"`([^`\n]+)`", text):
+            check_name(name, word)
+        # Test programs are named without quotes too.
+        for word in set(re.findall(r"(?<![\w/.])([a-z]\w*_test)\b(?!\.\w)", text)):
+            if word not in stems and not re.search(rf"\b{word}\b", tests):
+                problems.append(f"{name}: there is no test program {word}")
 
 print("\n".join(problems) or "docs ok")
 sys.exit(bool(problems))

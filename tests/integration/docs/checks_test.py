@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""The checks of the repository find what they are there for: each is run over a small copy of a tree
+with one thing wrong."""
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+GOOD = {
+    "layers.txt": "common/base:\n", "docs/architecture.md": "`common/base` is the base.\n", "docs/requirements.md": "`FineTest.Works`, fine_test, `common/base/fine.h`\n",
+    "docs/locks.md": "| `common/base/fine.h` `mutex_` | fine |\n", "tests/unit/fine_test.cc": "TEST(FineTest, Works) {}\n",
+    "common/base/fine.h": "#include <fmt/format.h>\n#include <sys/stat.h>\n#include <vector>\n#include <stdlib.h>\nclass A {\n  mutable Mutex mutex_;\n};\n",
+}
+# (script, file, its text, what is said)
+BAD = [
+    ("check_wrappers.py", "common/base/x.cc", "#include <boost/asio.hpp>\n", "boost/asio.hpp> is of a library"),
+    ("check_wrappers.py", "common/base/x.cc", "#  include <uv.h>\n", "uv.h> is of a library"),
+    ("check_wrappers.py", "common/base/x.cc", "#include <curl/curl.h>\n", "curl/curl.h belongs into common/http"),
+    ("check_wrappers.py", "common/http/x.h", "#include <curl/curl.h>\n", "in a header"),
+    ("check_locks.py", "common/base/x.h", "struct B {\n  Mutex other_mutex_;\n};\n", "no row for common/base/x.h other_mutex_"),
+    ("check_locks.py", "common/base/x.h", "struct B {\n  mutable Mutex m_ DAVIT_ACQUIRED_AFTER(n_);\n};\n", "no row for common/base/x.h m_"),
+    ("check_locks.py", "common/base/x.h", "std::mutex m;\n", "use davit::Mutex"),
+    ("check_locks.py", "docs/locks.md", GOOD["docs/locks.md"] + "| `common/base/fine.h` `gone_` | gone |\n", "there is no Mutex gone_"),
+    ("check_docs.py", "docs/x.md", "See `common/base/gone.h`.\n", "there is no common/base/gone.h"),
+    ("check_docs.py", "docs/x.md", "See `tests/unit/gone/`.\n", "there is no tests/unit/gone/"),
+    ("check_docs.py", "docs/x.md", "Proven by `FineTest.Breaks`.\n", "there is no test FineTest.Breaks"),
+    ("check_docs.py", "docs/x.md", "Proven by gone_test.\n", "there is no test program gone_test"),
+    ("check_docs.py", "docs/x.md", "[x](gone.md)\n", "leads nowhere"),
+    ("check_docs.py", "layers.txt", "common/base:\ncommon/other:\n", "common/other is not described"),
+    ("check_layers.py", "common/other/x.h", "\n", "no line in layers.txt"),
+]
+
+
+class ChecksTest(unittest.TestCase):
+    def run_check(self, script, files):
+        with tempfile.TemporaryDirectory() as tree:
+            for name, text in files.items():
+                path = os.path.join(tree, name)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "w") as handle:
+                    handle.write(text)
+            os.makedirs(os.path.join(tree, "scripts"))
+            shutil.copy(ROOT / "scripts" / script, os.path.join(tree, "scripts"))
+            for command in (["init", "-q"], ["add", "-A"]):
+                subprocess.run(["git", *command], cwd=tree, check=True)
+            return subprocess.run(["python3", os.path.join("scripts", script)], cwd=tree, capture_output=True, text=True)
+
+    def test_a_tree_with_nothing_wrong_passes(self):
+        for script in sorted({script for script, *_ in BAD}):
+            result = self.run_check(script, GOOD)
+            self.assertEqual(result.returncode, 0, (script, result.stdout, result.stderr))
+
+    def test_each_thing_that_is_wrong_is_found(self):
+        for script, name, text, said in BAD:
+            with self.subTest(script=script, text=text):
+                result = self.run_check(script, GOOD | {name: text})
+                self.assertEqual(result.returncode, 1, (result.stdout, result.stderr))
+                self.assertIn(said, result.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
