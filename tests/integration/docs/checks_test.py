@@ -34,6 +34,18 @@ BAD = [
 ]
 
 
+# A program of tests, run by somebody who is not root.
+AS_NOBODY = r"""
+import os, sys
+path = sys.argv[1]
+sys.argv = [path]
+sys.path.insert(0, os.path.dirname(path))
+code = compile(open(path).read(), path, "exec")
+os.geteuid = lambda: 65534  # an interpreter may be root's alone
+exec(code, {"__name__": "__main__", "__file__": path})
+"""
+
+
 class ChecksTest(unittest.TestCase):
     def run_check(self, script, files):
         with tempfile.TemporaryDirectory() as tree:
@@ -59,6 +71,17 @@ class ChecksTest(unittest.TestCase):
                 result = self.run_check(script, GOOD | {name: text})
                 self.assertEqual(result.returncode, 1, (result.stdout, result.stderr))
                 self.assertIn(said, result.stdout)
+
+    def test_tests_that_mount_say_so_without_root(self):
+        env = os.environ | {"PYTHONPATH": str(ROOT / "tests/support/daemon_py"), "DAVIT_BIN_DIR": os.environ.get("DAVIT_BIN_DIR", "/nowhere"),
+                            "PYTHONDONTWRITEBYTECODE": "1"}
+        tests = sorted(ROOT.glob("tests/root/*/*_test.py"))
+        self.assertGreater(len(tests), 5)
+        for path in tests:
+            with self.subTest(path.name):
+                result = subprocess.run(["python3", "-c", AS_NOBODY, path], capture_output=True, text=True, env=env)
+                self.assertEqual((result.returncode, result.stdout), (77, "SKIPPED: it mounts, which needs root\n"), result.stderr)
+                self.assertRegex((path.parent / "CMakeLists.txt").read_text(), "SKIP_RETURN_CODE 77")
 
 
 if __name__ == "__main__":
