@@ -24,17 +24,36 @@ TimePoint FetchPool::QuietAt(const Job& job) const {
   return std::min(latest, std::max(last_demand_, *job.fill_asked_at) + options_.quiet_period);
 }
 
+int FetchPool::RunningOf(const Job& job) const {
+  const auto host = running_.find(job.host);
+  if (host == running_.end()) return 0;
+  const auto owner = host->second.by_owner.find(job.owner);
+  return owner == host->second.by_owner.end() ? 0 : owner->second;
+}
+
+void FetchPool::Count(const Job& job, bool background, int change) {
+  Running& running = running_[job.host];
+  running.all += change;
+  if (background) running.background += change;
+  const auto owner = running.by_owner.try_emplace(job.owner, 0).first;
+  owner->second += change;
+  if (owner->second == 0) running.by_owner.erase(owner);
+}
+
 std::list<FetchPool::Job>::iterator FetchPool::Next(TimePoint now) {
   auto best = queue_.end();
+  std::pair<Cause, int> best_rank{};
   for (auto it = queue_.begin(); it != queue_.end(); ++it) {
     const Cause cause = Urgency(*it);
-    if (best != queue_.end() && Urgency(*best) <= cause) continue;
+    const std::pair<Cause, int> rank{cause, RunningOf(*it)};
+    if (best != queue_.end() && best_rank <= rank) continue;
     const Running& running = running_[it->host];
     if (!closed_ && running.all >= options_.threads_per_host) continue;
     if (!closed_ && IsBackground(cause) && running.background >= kMaxBackgroundPerHost) continue;
     if (!closed_ && cause == Cause::kBackfill && QuietAt(*it) > now) continue;
     best = it;
-    if (cause == Cause::kDemand) break;
+    best_rank = rank;
+    if (rank == std::pair{Cause::kDemand, 0}) break;
   }
   return best;
 }
@@ -106,16 +125,13 @@ void FetchPool::Run() {
     Job job = std::move(*next);
     queue_.erase(next);
     const bool background = IsBackground(Urgency(job));
-    Running& running = running_[job.host];
-    ++running.all;
-    if (background) ++running.background;
+    Count(job, background, 1);
     StartThreadIfNeeded();
     mutex_.unlock();
     job.run();
     job.run = nullptr;  // what it captured is released before it counts as done
     mutex_.lock();
-    --running.all;
-    if (background) --running.background;
+    Count(job, background, -1);
     if (job.cause == Cause::kDemand) --demand_;
     if (Urgency(job) == Cause::kDemand) last_demand_ = Now();
   }

@@ -20,6 +20,10 @@ namespace davit::storage {
 
 /// Thread-safe. Threads are started when needed and end when idle.
 ///
+/// Order, within the limits of a host: by cause; within a cause the owner who has the fewest jobs
+/// of it running there comes first, so that many readers of one image do not keep a reader of
+/// another waiting; then first come first served.
+///
 /// kBackfill jobs of a fill that was asked for less than `quiet_window` ago wait until no demand
 /// job is queued or running, and none has ended within `quiet_period`.
 class FetchPool {
@@ -32,6 +36,7 @@ class FetchPool {
   struct Job {
     Cause cause = Cause::kDemand;
     std::string host;
+    std::string owner;      // the image it is for
     std::stop_token hurry;  // a stop request makes it kDemand; call Poke() afterwards
     std::move_only_function<void()> run;
     std::optional<TimePoint> fill_asked_at{};
@@ -57,7 +62,10 @@ class FetchPool {
   struct Running {
     int all = 0;
     int background = 0;
+    std::map<std::string, int> by_owner;  // no zeros
   };
+  int RunningOf(const Job& job) const DAVIT_REQUIRES(mutex_);
+  void Count(const Job& job, bool background, int change) DAVIT_REQUIRES(mutex_);
   std::list<Job>::iterator Next(TimePoint now) DAVIT_REQUIRES(mutex_);
   /// When a job that waits for quiet may run; nothing when none does.
   std::optional<TimePoint> NextDue() const DAVIT_REQUIRES(mutex_);

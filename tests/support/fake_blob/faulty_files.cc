@@ -65,6 +65,7 @@ struct FaultyFiles::Disk {
   bool off DAVIT_GUARDED_BY(mutex) = false;
   bool fail_next_sync DAVIT_GUARDED_BY(mutex) = false;
   std::uint64_t free_bytes DAVIT_GUARDED_BY(mutex) = 1ULL << 40;
+  int free_bytes_asked DAVIT_GUARDED_BY(mutex) = 0;
   bool can_clone DAVIT_GUARDED_BY(mutex) = false;
   int clones DAVIT_GUARDED_BY(mutex) = 0;
   std::function<void()> after_clone DAVIT_GUARDED_BY(mutex);
@@ -250,6 +251,7 @@ Status FaultyFiles::Remove(const std::string& path) {
 
 Result<std::uint64_t> FaultyFiles::FreeBytes(const std::string&) {
   MutexLock lock(disk_->mutex);
+  ++disk_->free_bytes_asked;
   return disk_->free_bytes;
 }
 
@@ -263,6 +265,11 @@ void FaultyFiles::PowerCut(std::uint64_t seed) {
 void FaultyFiles::PowerOn() {
   MutexLock lock(disk_->mutex);
   disk_->off = false;
+}
+
+int FaultyFiles::free_bytes_asked() const {
+  MutexLock lock(disk_->mutex);
+  return disk_->free_bytes_asked;
 }
 
 void FaultyFiles::AllowClones(std::function<void()> after_clone) {

@@ -32,6 +32,8 @@ class FaultyFiles final : public storage::CacheFiles {
   void PowerOn();
 
   void set_free_bytes(std::uint64_t bytes);
+  /// How often the free bytes were asked for.
+  int free_bytes_asked() const;
   /// Files can share blocks from now on; `after_clone` runs after each that was made.
   void AllowClones(std::function<void()> after_clone = {});
   int clones() const;

@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <latch>
+#include <string>
+#include <vector>
 
 namespace davit::storage {
 namespace {
@@ -20,6 +22,42 @@ FetchPool::Job JobOf(Cause cause, std::move_only_function<void()> run) {
           .hurry = {},
           .run = std::move(run),
           .fill_asked_at = cause == Cause::kBackfill ? std::optional(Now()) : std::nullopt};
+}
+
+FetchPool::Job JobOf(const std::string& owner, std::move_only_function<void()> run) {
+  FetchPool::Job job = JobOf(Cause::kDemand, std::move(run));
+  job.owner = owner;
+  return job;
+}
+
+TEST(FetchPool, ManyReadersOfOneImageDoNotKeepAnotherWaiting) {
+  std::latch begun(2), first_end(1), end(1), all(11);
+  Mutex mutex;
+  std::vector<std::string> order;
+  FetchPool pool({.threads_per_host = 2});
+  for (std::latch* until : {&first_end, &end}) {
+    pool.Submit(JobOf("busy", [&begun, until] {
+      begun.count_down();
+      until->wait();
+    }));
+  }
+  begun.wait();
+  const auto note = [&](const std::string& owner) {
+    return JobOf(owner, [&, owner] {
+      {
+        const MutexLock lock(mutex);
+        order.push_back(owner);
+      }
+      all.count_down();
+    });
+  };
+  for (int i = 0; i < 10; ++i) pool.Submit(note("busy"));
+  pool.Submit(note("other"));
+  first_end.count_down();  // one thread goes through all of them
+  all.wait();
+  end.count_down();
+  const MutexLock lock(mutex);
+  EXPECT_EQ(order.front(), "other");
 }
 
 // What jobs use is declared before the pool: its end is the end of the last job.
