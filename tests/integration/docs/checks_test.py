@@ -73,7 +73,7 @@ class ChecksTest(unittest.TestCase):
                 self.assertIn(said, result.stdout)
 
     def test_tests_that_mount_say_so_without_root(self):
-        env = os.environ | {"PYTHONPATH": str(ROOT / "tests/support/daemon_py"), "DAVIT_BIN_DIR": os.environ.get("DAVIT_BIN_DIR", "/nowhere"),
+        env = os.environ | {"PYTHONPATH": str(ROOT / "tests/support/daemon_py"), "DAVIT_BIN_DIR": "/nowhere", "DAVIT_SOURCE_DIR": str(ROOT), "DAVIT_BUILD_DIR": "/nowhere",
                             "PYTHONDONTWRITEBYTECODE": "1"}
         tests = sorted(ROOT.glob("tests/root/*/*_test.py"))
         self.assertGreater(len(tests), 5)
