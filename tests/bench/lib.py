@@ -3,6 +3,7 @@ import contextlib
 import gzip
 import hashlib
 import http.client
+import importlib.util
 import io
 import json
 import os
@@ -19,6 +20,14 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BIN = os.environ.get("DAVIT_BIN_DIR", os.path.join(ROOT, "build/release/bin"))
 CACHE = os.environ.get("DAVIT_CACHE", "/var/cache/davit")
+
+
+def pin_warning():
+    """What to say when the peers come from a checkout that is not at the pinned commit, or None."""
+    spec = importlib.util.spec_from_file_location("interop_lib", os.path.join(ROOT, "tests/interop/lib.py"))
+    interop = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(interop)
+    return interop.pin_warning()
 
 
 def nydus_dir():

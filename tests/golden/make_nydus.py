@@ -110,6 +110,8 @@ def single_images(target, tree):
                         "inline-toc": ["--compressor", "zstd", "--features", "blob-toc"]}.items():
         os.makedirs(os.path.join(target, name))
         lib.run(*CREATE, "--type", "dir-rafs", "--blob-dir", os.path.join(target, name), "--blob-inline-meta", *flags, tree)
+        (blob,) = os.listdir(os.path.join(target, name))
+        lib.name_by_digest(os.path.join(target, name), blob)
 
 
 def image_with_dictionary(target, tree, work):
@@ -148,6 +150,7 @@ def inline_layer(folder, tar, work, flags):
     lib.run(*CREATE, "--type", "tar-rafs", "--blob-dir", folder, "--blob-inline-meta", "--whiteout-spec", "none",
             "--chunk-size", "0x1000", *flags, tar)
     (name,) = set(os.listdir(folder)) - before
+    name = lib.name_by_digest(folder, name)
     davit = os.path.join(os.environ["DAVIT_BIN_DIR"], "davit")
     lib.run(davit, "extract", os.path.join(folder, name), "-o", os.path.join(work, name))
     return os.path.join(work, name)

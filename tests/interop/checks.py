@@ -131,7 +131,7 @@ def nydus_layer(blobs, boots, tar, flags):
     lib.run(NYDUS_IMAGE, "create", "--fs-version", "6", "--type", "tar-rafs", "--blob-dir", blobs, "--blob-inline-meta",
             "--whiteout-spec", "none", *flags, tar)
     (name,) = set(os.listdir(blobs)) - before
-    return extract(blobs, name, boots)
+    return extract(blobs, lib.name_by_digest(blobs, name), boots)
 
 
 def theirs_inline(inputs, flags):

@@ -21,8 +21,11 @@ def nydus_dir():
     return os.path.join(os.environ.get("DAVIT_CACHE", "/var/cache/davit"), "peers/bin")
 
 
-def pin_warning(checkout):
-    """What to say about a checkout of nydus that is not the pinned commit, or None."""
+def pin_warning():
+    """What to say when the binaries come from a checkout of nydus that is not at the pinned commit, or None."""
+    if "NYDUS_BIN" in os.environ or "NYDUS_SRC" not in os.environ:
+        return None
+    checkout = os.environ["NYDUS_SRC"]
     git = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True)
     head = git.stdout.strip()
     if git.returncode == 0 and head.startswith(PINNED):
@@ -80,6 +83,14 @@ def run(*command, **options):
         said = (result.stdout + result.stderr).split("Stack backtrace:")[0]  # of anyhow, long and of no use
         raise RuntimeError(f"{' '.join(map(str, command))}: exit {result.returncode}\n{said[-2000:]}")
     return result.stdout
+
+
+def name_by_digest(folder, name):
+    """Registries know the blob by the digest of all of it; the real builder leaves some of it out of the name. The new name."""
+    with open(os.path.join(folder, name), "rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    os.rename(os.path.join(folder, name), os.path.join(folder, digest))
+    return digest
 
 
 @contextlib.contextmanager

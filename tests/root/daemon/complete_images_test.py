@@ -80,10 +80,10 @@ class CompleteImagesTest(unittest.TestCase):
         self.daemon.call("DELETE", "/api/v1/mounts/m")
         return first
 
-    def check_golden(self, name, kill=False):
+    def check_golden(self, name, kill=False, expected="expected.json"):
         self.push_golden(name)
         found = self.read_all_then_restart(kill)
-        with open(os.path.join(GOLDEN, "expected.json"), encoding="utf-8") as handle:
+        with open(os.path.join(GOLDEN, expected), encoding="utf-8") as handle:
             expected = json.load(handle)
         self.assertEqual(found.keys(), expected.keys())
         for path, item in found.items():
@@ -98,6 +98,31 @@ class CompleteImagesTest(unittest.TestCase):
 
     def test_nydus_batch(self):
         self.check_golden("batch")
+
+    def test_nydus_dictionary(self):
+        self.check_golden("dict")
+
+    def test_nydus_merged(self):
+        # Hidden files' chunks, which it has no digests of, do not keep it from being complete.
+        self.check_golden("merged-plain", expected="expected-merged.json")
+
+    def test_nydus_merged_with_a_table_of_contents(self):
+        self.check_golden("merged-toc", kill=True, expected="expected-merged.json")
+
+    def test_nydus_prefetch_list(self):
+        self.push_golden("prefetch")
+        self.daemon.start()
+        self.daemon.mount("m", self.image, self.point, plain_http=True, ready="prefetched")
+        self.registry.stop()
+        with open(os.path.join(GOLDEN, "expected.json"), encoding="utf-8") as handle:
+            expected = json.load(handle)
+        listed = ["sizes/65537", "names/-dash", *(f"many/{i:02}" for i in range(40))]
+        for path in listed:
+            with open(os.path.join(self.point, path), "rb") as handle:
+                self.assertEqual(hashlib.sha256(handle.read()).hexdigest(), expected[path][6], path)
+        # The list is not the whole image.
+        with self.assertRaises(OSError), open(os.path.join(self.point, "sizes/65536"), "rb") as handle:
+            handle.read()
 
     def test_nydus_uncompressed(self):
         self.check_golden("none-sha256-0x1000")
