@@ -53,6 +53,11 @@ class DemoTest(unittest.TestCase):
         work = os.path.dirname(os.path.dirname(point))
         remove = re.search(rf"^\s*({work}/remove)$", done.stdout, re.M).group(1)
         self.addCleanup(lambda: os.path.exists(remove) and subprocess.run([remove], check=False))
+        # What was fetched, by the daemon's own count, against what the image has in the registry.
+        fetched, requests, stored = re.search(r"([\d.]+) MB came over the network in (\d+) requests, of ([\d.]+) MB", done.stdout).groups()
+        self.assertGreater(float(stored), 0)
+        self.assertEqual(float(fetched) > 0, int(requests) > 0)
+        self.assertLessEqual(float(fetched), float(stored) + 0.1)
         self.assertTrue(is_mounted(point))
         self.assertEqual(len(processes_below(work)), 3, "registry, driver and daemon")
         # Still served: content that nothing has read so far.
