@@ -115,6 +115,16 @@ std::string DaemonProgram(const Flags& flags) {
   return error ? "davitd" : (self.parent_path() / "davitd").string();
 }
 
+// Two processes that write and rotate one file would lose each other's lines: "x.log" and
+// "x.davitd.log".
+std::string DaemonLogFile(const std::string& own) {
+  if (own.empty()) return own;
+  std::filesystem::path path(own);
+  const std::string extension = path.extension().string();
+  path.replace_extension();
+  return path.string() + ".davitd" + extension;
+}
+
 // The child reads the same file, and gets by its environment what was said on this command line.
 csi::DaemonProcess::Options DaemonOptions(const Flags& flags, const config::Loaded& loaded) {
   const Config& config = loaded.config;
@@ -129,6 +139,7 @@ csi::DaemonProcess::Options DaemonOptions(const Flags& flags, const config::Load
   set("node.state_dir", config.node.state_dir);
   set("log.level", config.log.level);
   set("log.format", config.log.format);
+  if (!config.log.file.empty()) set("log.file", DaemonLogFile(config.log.file));
   return options;
 }
 

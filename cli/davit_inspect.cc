@@ -10,6 +10,7 @@
 
 #include "cli/davit_app.h"
 #include "cli/image_access.h"
+#include "cli/node_session.h"
 #include "cli/output.h"
 #include "common/json/json.h"
 
@@ -280,13 +281,23 @@ void RegisterInspect(CLI::App& app, Run& chosen) {
     };
   });
   auto statistics = std::make_shared<InspectFlags>();
-  AddCommand(app, "stat", "Count an image's files, bytes and chunks", statistics)
-      ->callback([statistics, &chosen] {
-        chosen = [statistics](Io& io) {
-          const Status status = Statistics(*statistics, io);
-          return status.ok() ? kExitOk : Fail(io, status.error());
-        };
-      });
+  auto node = std::make_shared<NodeOptions>();
+  CLI::App* stat = AddCommand(
+      app, "stat", "Count an image's files, bytes and chunks, or a mount's reads", statistics);
+  stat->get_option("image")->description(
+      "RAFS image: host/name:tag, host/name@digest or oci:/path:tag; or a mount of this node: its "
+      "mount point or id");
+  stat->add_option("--socket", node->socket, "Socket of the daemon (api.socket)");
+  stat->callback([statistics, node, &chosen] {
+    chosen = [statistics, node](Io& io) {
+      node->output = statistics->format;
+      if (statistics->bootstrap.empty()) {
+        if (const auto code = StatMount(io, *node, statistics->image)) return *code;
+      }
+      const Status status = Statistics(*statistics, io);
+      return status.ok() ? kExitOk : Fail(io, status.error());
+    };
+  });
 }
 
 }  // namespace davit::cli

@@ -78,20 +78,7 @@ Status ShowMount(Io& io, NodeSession& session, const Flags& flags) {
     io.out << daemon::api::ToJson(info) << "\n";
     return {};
   }
-  const auto line = [&](std::string_view name, std::string_view value) {
-    if (!value.empty()) io.out << fmt::format("{:<12} {}\n", name, value);
-  };
-  line("id", info.id);
-  line("state", info.state);
-  line("error", info.error);
-  line("image", info.source);
-  line("digest", info.manifest_digest);
-  line("platform", info.platform);
-  line("mountpoint", info.mountpoint);
-  line("data path", info.data_path);
-  line("local", fmt::format("{} of {} ({})", Size(info.bytes_ready), Size(info.bytes_total),
-                            Local(info.bytes_ready, info.bytes_total, info.complete)));
-  line("mounting", fmt::format("{} ms", info.mount_ms));
+  PrintMount(io, info);
   return {};
 }
 
@@ -136,8 +123,12 @@ Status CacheEvict(Io& io, NodeSession& session, const Flags& flags) {
     return {};
   }
   DAVIT_TRY_ASSIGN(const nlohmann::json body, json::Parse(reply, "the daemon's reply"));
-  DAVIT_TRY_ASSIGN(const std::uint64_t freed, json::NeedUint(body, "freed_bytes"));
-  io.out << Size(freed) << " freed\n";
+  DAVIT_TRY_ASSIGN(const auto freed, json::GetUint(body, "freed_bytes"));
+  if (freed) {
+    io.out << Size(*freed) << " freed\n";
+  } else {
+    io.out << "the disk is slow; it goes on in the background\n";
+  }
   return {};
 }
 

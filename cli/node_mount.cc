@@ -186,6 +186,35 @@ Status MountByDaemon(Io& io, NodeSession& session, const MountFlags& flags) {
   return {};
 }
 
+// Until the mount is there; a signal ends the wait.
+Result<MountInfo> MountUnlessSignalled(daemon::Service& service, const MountRequest& request,
+                                       const sigset_t& signals) {
+  constexpr timespec kLook{0, 50'000'000};
+  DAVIT_TRY_ASSIGN(MountInfo info, service.Mount(request, Duration::zero()));
+  while (info.state == "mounting") {
+    if (::sigtimedwait(&signals, nullptr, &kLook) >= 0) {
+      return Error(Code::kCancelled, "stopped by a signal before " + request.source +
+                                         " was mounted; nothing is left behind");
+    }
+    DAVIT_TRY_ASSIGN(info, service.Get(request.id));
+  }
+  if (info.state == "mounted") return info;
+  return Error(daemon::api::CodeFromName(info.error_code).value_or(Code::kInternal), info.error);
+}
+
+Status ServeHere(Io& io, daemon::Service& service, const MountFlags& flags,
+                 const MountRequest& request, const sigset_t& signals) {
+  DAVIT_TRY_ASSIGN(const MountInfo info, MountUnlessSignalled(service, request, signals));
+  Report(io, flags, info);
+  io.out.flush();
+  constexpr timespec kSecond{1, 0};
+  while (::sigtimedwait(&signals, nullptr, &kSecond) < 0) {
+    const auto now = service.Get(request.id);
+    if (!now || now->state == "failed") break;
+  }
+  return {};
+}
+
 // The daemon runs in this process, until a signal or until the mount is taken away.
 Status MountHere(Io& io, NodeSession& session, const MountFlags& flags) {
   DAVIT_TRY_ASSIGN(const MountRequest request, RequestOf(flags));
@@ -204,20 +233,9 @@ Status MountHere(Io& io, NodeSession& session, const MountFlags& flags) {
   DAVIT_TRY(ConfigureLog(session.config().log));
   DAVIT_TRY_ASSIGN(const std::unique_ptr<daemon::Daemon> here,
                    daemon::Daemon::Start({.config = session.config(), .version = DAVIT_VERSION}));
-  auto info = here->service().Mount(request, std::chrono::hours(24));
-  if (!info) {
-    here->Stop(daemon::OnStop::kForget);
-    return std::move(info).error();
-  }
-  Report(io, flags, *info);
-  io.out.flush();
-  const timespec second{1, 0};
-  while (::sigtimedwait(&signals, nullptr, &second) < 0) {
-    const auto now = here->service().Get(request.id);
-    if (!now || now->state == "failed") break;
-  }
+  const Status served = ServeHere(io, here->service(), flags, request, signals);
   here->Stop(daemon::OnStop::kForget);
-  return {};
+  return served;
 }
 
 void RegisterMount(CLI::App& app, Run& chosen) {

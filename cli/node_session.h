@@ -2,6 +2,7 @@
 // What every command that talks to the node's daemon needs: options, configuration, client.
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,12 @@ int WithSession(Io& io, const NodeOptions& options,
 std::string AbsolutePath(const std::string& path);
 /// The mount with this id, or else the one at this path; kNotFound otherwise.
 Result<daemon::api::MountInfo> FindMount(NodeSession& session, const std::string& id_or_path);
+
+/// All that is known about a mount, for people.
+void PrintMount(Io& io, const daemon::api::MountInfo& info);
+/// `davit stat` of a mount: the exit code, or nothing when `target` is to be taken for an image. A
+/// path names a mount; a word does if the daemon has a mount of that id.
+std::optional<int> StatMount(Io& io, const NodeOptions& options, const std::string& target);
 
 /// Registered by RegisterNodeCommands().
 void RegisterMountCommands(CLI::App& app, Run& chosen);

@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <ctime>
@@ -108,20 +109,32 @@ void AppendJson(std::string& out, const Field& field) {
   out += '"';
 }
 
+// Those that neither the line itself nor a scope further in says otherwise.
+template <class Use>
+void ForEachScopeField(Fields own, Use use) {
+  const auto has = [](auto begin, auto end, const std::string& key) {
+    return std::any_of(begin, end, [&](const Field& field) { return field.key == key; });
+  };
+  for (auto it = scope_fields.begin(); it != scope_fields.end(); ++it) {
+    if (has(own.begin(), own.end(), it->key)) continue;
+    if (!has(it + 1, scope_fields.end(), it->key)) use(*it);
+  }
+}
+
 std::string Format(Level level, std::string_view message, Fields fields, bool json) {
   std::string line;
   if (json) {
     line = fmt::format(R"({{"time":"{}","level":"{}","msg":")", Timestamp(), LevelName(level));
     AppendEscaped(line, message);
     line += '"';
-    for (const Field& field : scope_fields) AppendJson(line, field);
+    ForEachScopeField(fields, [&](const Field& field) { AppendJson(line, field); });
     for (const Field& field : fields) AppendJson(line, field);
     line += '}';
     return line;
   }
   line = fmt::format("{} {:<5} ", Timestamp(), LevelName(level));
   AppendEscaped(line, message);
-  for (const Field& field : scope_fields) AppendText(line, field);
+  ForEachScopeField(fields, [&](const Field& field) { AppendText(line, field); });
   for (const Field& field : fields) AppendText(line, field);
   return line;
 }
@@ -232,8 +245,21 @@ Scope::Scope(Fields fields) : count_(fields.size()) {
   scope_fields.insert(scope_fields.end(), fields.begin(), fields.end());
 }
 
+Scope::Scope(const std::vector<Field>& fields) : count_(fields.size()) {
+  scope_fields.insert(scope_fields.end(), fields.begin(), fields.end());
+}
+
 Scope::~Scope() {
   for (std::size_t i = 0; i < count_; ++i) scope_fields.pop_back();
+}
+
+std::vector<Field> ScopeFields() { return scope_fields; }
+
+std::string ScopeValue(std::string_view key) {
+  for (auto it = scope_fields.rbegin(); it != scope_fields.rend(); ++it) {
+    if (it->key == key) return it->text;
+  }
+  return {};
 }
 
 }  // namespace davit::log

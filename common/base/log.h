@@ -55,10 +55,12 @@ inline void Info(std::string_view m, Fields f = {}) { Write(Level::kInfo, m, f);
 inline void Warn(std::string_view m, Fields f = {}) { Write(Level::kWarn, m, f); }
 inline void Error(std::string_view m, Fields f = {}) { Write(Level::kError, m, f); }
 
-/// Adds fields (request, volume, image) to every line this thread writes while it lives.
+/// Adds fields (request, volume, image) to every line this thread writes while it lives. A line has
+/// each key once: its own field, or that of the innermost scope.
 class Scope {
  public:
   Scope(Fields fields);
+  explicit Scope(const std::vector<Field>& fields);
   ~Scope();
   Scope(const Scope&) = delete;
   Scope& operator=(const Scope&) = delete;
@@ -66,5 +68,11 @@ class Scope {
  private:
   std::size_t count_;
 };
+
+/// The fields of the calling thread's scopes, for a thread that goes on with its work. Tasks of a
+/// ThreadPool have those of who submitted them.
+std::vector<Field> ScopeFields();
+/// The value that a scope of the calling thread gives a key; empty when none does.
+std::string ScopeValue(std::string_view key);
 
 }  // namespace davit::log

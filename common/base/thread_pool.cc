@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/base/log.h"
 #include "common/base/sync.h"
 
 namespace davit {
@@ -15,11 +16,16 @@ void SetThreadName(const std::string& name) {
 }
 
 struct ThreadPool::State {
+  struct Item {
+    Task task;
+    std::vector<log::Field> fields;
+  };
+
   explicit State(std::size_t limit) : queue_limit(limit) {}
   const std::size_t queue_limit;
   Mutex mutex;
   CondVar changed;
-  std::deque<Task> queue DAVIT_GUARDED_BY(mutex);
+  std::deque<Item> queue DAVIT_GUARDED_BY(mutex);
   std::size_t running DAVIT_GUARDED_BY(mutex) = 0;
   bool closed DAVIT_GUARDED_BY(mutex) = false;
   std::vector<std::thread> threads;
@@ -29,13 +35,17 @@ struct ThreadPool::State {
     while (true) {
       while (queue.empty() && !closed) changed.Wait(mutex);
       if (queue.empty()) break;
-      Task task = std::move(queue.front());
+      Item item = std::move(queue.front());
       queue.pop_front();
       ++running;
       mutex.unlock();
       changed.NotifyAll();
-      task();
-      task = nullptr;  // what it captured is released before it counts as done
+      {
+        const log::Scope scope(item.fields);
+        item.task();
+        item.task = nullptr;
+      }
+      item.fields.clear();  // what it captured is released before it counts as done
       mutex.lock();
       --running;
       if (queue.empty() && running == 0) changed.NotifyAll();
@@ -62,7 +72,7 @@ Status ThreadPool::Submit(Task task) {
     state_->changed.Wait(state_->mutex);
   }
   if (state_->closed) return Error(Code::kFailedPrecondition, "the thread pool is shut down");
-  state_->queue.push_back(std::move(task));
+  state_->queue.push_back({std::move(task), log::ScopeFields()});
   state_->changed.NotifyAll();
   return {};
 }

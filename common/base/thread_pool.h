@@ -10,7 +10,8 @@
 
 namespace davit {
 
-/// Thread-safe. Tasks must not throw. The destructor runs what is queued, then joins.
+/// Thread-safe. Tasks must not throw; they log with the fields (log::Scope) of who submitted them.
+/// The destructor runs what is queued, then joins.
 class ThreadPool {
  public:
   using Task = std::move_only_function<void()>;

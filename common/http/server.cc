@@ -10,7 +10,9 @@
 #include <thread>
 
 #include "common/base/log.h"
+#include "common/base/request_id.h"
 #include "common/base/thread_pool.h"
+#include "common/base/unix_socket.h"
 
 namespace davit::http {
 
@@ -22,6 +24,32 @@ std::optional<std::string> ServerRequest::Query(std::string_view key) const {
 }
 
 namespace {
+
+struct Refusal {
+  std::string_view code, message;
+};
+Refusal RefusalOf(int status) {
+  switch (status) {
+    case 404:
+      return {"not_found", "there is nothing at this path (docs/openapi.yaml lists the paths)"};
+    case 405:
+      return {"unsupported", "this method is not possible here (docs/openapi.yaml lists them)"};
+    case 408:
+      return {"deadline_exceeded", "the request did not arrive in time (send it in one piece)"};
+    case 413:
+      return {"invalid_argument", "the request body is too large"};
+    case 414:
+      return {"invalid_argument", "the path and query are too long (put long values in the body)"};
+    case 415:
+      return {"invalid_argument", "the body's encoding is not known (send plain JSON)"};
+    case 416:
+      return {"invalid_argument", "ranges are not served (leave the Range header out)"};
+    default:
+      break;
+  }
+  if (status >= 500) return {"internal", "the request could not be handled; see the log"};
+  return {"invalid_argument", "this is no well-formed HTTP request"};
+}
 
 /// cpp-httplib's queue of 5 waiting connections is too short for a burst: a full queue of a unix
 /// socket refuses the next one.
@@ -38,7 +66,7 @@ class HttplibServer final : public Server {
   ~HttplibServer() override {
     server_.stop();
     if (thread_.joinable()) thread_.join();
-    if (!options_.unix_socket.empty()) ::unlink(options_.unix_socket.c_str());
+    if (bound_) ::unlink(options_.unix_socket.c_str());
   }
 
   Status Start() {
@@ -55,6 +83,9 @@ class HttplibServer final : public Server {
     auto route = [this](const httplib::Request& request, httplib::Response& response) {
       Handle(request, response);
     };
+    server_.set_error_handler([this](const httplib::Request& request, httplib::Response& response) {
+      Explain(request, response);
+    });
     server_.Get(".*", route)
         .Post(".*", route)
         .Put(".*", route)
@@ -76,25 +107,19 @@ class HttplibServer final : public Server {
 
  private:
   Status BindUnix() {
-    struct stat st{};
-    if (::lstat(options_.unix_socket.c_str(), &st) == 0) {
-      if (!S_ISSOCK(st.st_mode)) {
-        return Error(Code::kAlreadyExists, options_.unix_socket + " exists and is no socket")
-            .WithHint("choose another path for the socket");
-      }
-      ::unlink(options_.unix_socket.c_str());
-    }
     if (options_.unix_socket.size() > 107) {
       return Error(Code::kInvalidArgument,
                    fmt::format("socket path {} has more than 107 characters", options_.unix_socket))
           .WithHint("choose a shorter path");
     }
+    DAVIT_TRY(RemoveStaleSocket(options_.unix_socket));
     server_.set_address_family(AF_UNIX);
     // The mode is set before anybody can know the socket: its directory is davit's own.
     const mode_t before = ::umask(0177);
     const bool bound = server_.bind_to_port(options_.unix_socket.c_str(), 80);
     ::umask(before);
     if (!bound) return Error::FromErrno(errno, "listen on " + options_.unix_socket);
+    bound_ = true;
     return {};
   }
 
@@ -123,6 +148,26 @@ class HttplibServer final : public Server {
     return {500,
             {{"Content-Type", "application/json"}},
             R"({"code":"internal","message":"the request handler failed; see the log"})"};
+  }
+
+  // What httplib answers by itself has a status and nothing else.
+  void Explain(const httplib::Request& request, httplib::Response& response) const {
+    if (!response.body.empty()) return;
+    const std::string id = RequestIdOf(request.get_header_value(std::string(kRequestIdHeader)));
+    const Refusal why = RefusalOf(response.status);
+    std::string message(why.message);
+    if (response.status == 413) {
+      message = fmt::format("the request body has more than {} bytes", options_.max_body_bytes);
+    }
+    // No text of the request is in it, so that there is nothing to escape.
+    response.set_content(
+        fmt::format(R"({{"code":"{}","message":"{}","request_id":"{}"}})", why.code, message, id),
+        "application/json");
+    if (!response.has_header(std::string(kRequestIdHeader))) {
+      response.set_header(std::string(kRequestIdHeader), id);
+    }
+    log::Debug("request refused by the HTTP server",
+               {{"request", id}, {"status", response.status}, {"error", message}});
   }
 
   void Handle(const httplib::Request& in, httplib::Response& out) {
@@ -157,6 +202,7 @@ class HttplibServer final : public Server {
   DeepQueueServer server_;
   std::thread thread_;
   int port_ = 0;
+  bool bound_ = false;  // the unix socket is ours
 };
 
 }  // namespace

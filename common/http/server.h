@@ -22,12 +22,16 @@ struct ServerRequest {
 /// Called from the server's threads, several at a time.
 using Handler = std::function<Response(const ServerRequest&)>;
 
-/// Serves from Start() to destruction; requests in progress are finished first (up to 5 s).
+/// What is refused before the handler sees it (too large, malformed, an unknown method), and a
+/// reply of 400 and more without a body, gets the body {"code", "message", "request_id"}. Serves
+/// from Start() to destruction; requests in progress are finished first (up to 5 s).
 class Server {
  public:
   struct Options {
-    std::string unix_socket;  // created with mode 0600, an old one is replaced
-    std::string address;      // or "127.0.0.1:0"; port 0 picks a free one
+    /// Created with mode 0600; the one of a server that is gone is replaced, that of a live one is
+    /// kFailedPrecondition.
+    std::string unix_socket;
+    std::string address;  // or "127.0.0.1:0"; port 0 picks a free one
     int threads = 8;
     std::size_t max_body_bytes = 8ULL << 20;
   };

@@ -1,7 +1,9 @@
 // NodeGetVolumeStats and NodeGetVolumeHealth.
 #include <fmt/format.h>
 
+#include <array>
 #include <chrono>
+#include <ctime>
 
 #include "csi/core/node_service.h"
 
@@ -16,6 +18,15 @@ constexpr seconds kAnswerPatience{2};
 
 VolumeHealth Bad(VolumeHealth::Status status, std::string reason, std::string message) {
   return {.status = status, .reason = std::move(reason), .message = std::move(message)};
+}
+
+std::string TimeText(std::int64_t unix_seconds) {
+  const auto time = static_cast<std::time_t>(unix_seconds);
+  std::tm parts{};
+  if (unix_seconds <= 0 || ::gmtime_r(&time, &parts) == nullptr) return "an unknown time";
+  std::array<char, 32> text{};
+  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
+  return text.data();
 }
 
 VolumeHealth OfDaemonError(const Error& error, const std::string& image) {
@@ -79,8 +90,9 @@ VolumeHealth NodeService::HealthOf(const Context& ctx, const JournalEntry& entry
   }
   if (!info->error.empty()) {
     return Bad(S::kDegraded, "ReadsFail",
-               fmt::format("{} is mounted with {} of {} bytes here, and fetching more fails: {}",
-                           image, info->bytes_ready, info->bytes_total, info->error));
+               fmt::format("{} is mounted with {} of {} bytes here, and at {} a read failed: {}",
+                           image, info->bytes_ready, info->bytes_total,
+                           TimeText(info->error_at_unix), info->error));
   }
   return {};
 }

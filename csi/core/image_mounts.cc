@@ -68,8 +68,8 @@ bool ImageMounts::Busy(const std::string& id) const {
   return it != operations_.end() && !it->second->done;
 }
 
-ImageMounts::OperationPtr ImageMounts::StartMount(const std::string& id, const VolumeSpec& spec,
-                                                  const Secret& auth) {
+ImageMounts::OperationPtr ImageMounts::StartMount(const std::string& id, const std::string& volume,
+                                                  const VolumeSpec& spec, const Secret& auth) {
   auto operation = std::make_shared<Operation>();
   operation->auth = auth;
   daemon::api::MountRequest request;
@@ -80,9 +80,13 @@ ImageMounts::OperationPtr ImageMounts::StartMount(const std::string& id, const V
   request.ready = spec.ready;
   request.fill = spec.fill;
   request.plain_http = spec.plain_http;
+  request.volume = volume;
   request.registry_auth = auth;
   operations_[id] = operation;
-  operation->thread = std::thread([this, operation, request] { RunMount(operation, request); });
+  operation->thread = std::thread([this, operation, request, fields = log::ScopeFields()] {
+    const log::Scope scope(fields);
+    RunMount(operation, request);
+  });
   return operation;
 }
 
@@ -138,6 +142,7 @@ Result<daemon::api::MountInfo> ImageMounts::Take(const std::string& id,
 }
 
 Result<daemon::api::MountInfo> ImageMounts::Ensure(const Context& ctx, const std::string& id,
+                                                   const std::string& volume,
                                                    const VolumeSpec& spec, const Secret& auth) {
   OperationPtr operation;
   mutex_.lock();
@@ -166,7 +171,7 @@ Result<daemon::api::MountInfo> ImageMounts::Ensure(const Context& ctx, const std
                      fmt::format("{} images are being mounted already", kMaxOperations))
             .WithHint("the kubelet tries again by itself");
       }
-      operation = StartMount(id, spec, auth);
+      operation = StartMount(id, volume, spec, auth);
       break;
     }
     if (!it->second->release) {

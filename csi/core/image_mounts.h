@@ -29,7 +29,8 @@ class ImageMounts {
   /// kCancelled with the progress; the work goes on. A failure that nobody waited for is given to
   /// the next caller that comes with the same secret.
   Result<daemon::api::MountInfo> Ensure(const Context& ctx, const std::string& id,
-                                        const VolumeSpec& spec, const Secret& auth);
+                                        const std::string& volume, const VolumeSpec& spec,
+                                        const Secret& auth);
 
   /// Stops the mounting of `id`, unmounts it, removes its directory. A missing one is success.
   Status Release(const Context& ctx, const std::string& id);
@@ -42,8 +43,8 @@ class ImageMounts {
   struct Operation;
   using OperationPtr = std::shared_ptr<Operation>;
 
-  OperationPtr StartMount(const std::string& id, const VolumeSpec& spec, const Secret& auth)
-      DAVIT_REQUIRES(mutex_);
+  OperationPtr StartMount(const std::string& id, const std::string& volume, const VolumeSpec& spec,
+                          const Secret& auth) DAVIT_REQUIRES(mutex_);
   void RunMount(const OperationPtr& operation, const daemon::api::MountRequest& request);
   Status PrepareMountPoint(const Context& ctx, const daemon::api::MountRequest& request);
   Result<daemon::api::MountInfo> Take(const std::string& id, const OperationPtr& operation)

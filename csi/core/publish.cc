@@ -163,7 +163,7 @@ Status NodeService::Begin(const JournalEntry& entry) {
 
 Status NodeService::MountAndBind(const Context& ctx, const JournalEntry& entry,
                                  const Secret& auth) {
-  auto info = images_.Ensure(ctx, entry.mount_id, entry.args.spec, auth);
+  auto info = images_.Ensure(ctx, entry.mount_id, entry.volume_id, entry.args.spec, auth);
   if (!info.ok()) return std::move(info).error();
   return Bind(entry);
 }
@@ -190,8 +190,7 @@ Status NodeService::Bind(const JournalEntry& entry) {
   if (const MountEntry* there = FindMount(mounts, real)) {
     if (there->device == image->device) return {};  // published before, and alive
     DAVIT_TRY(CheckTargetIsFree(entry, *there));
-    log::Warn("a target shows a mount that is gone; mounting it again",
-              {{"volume", entry.volume_id}, {"target", entry.target}});
+    log::Warn("a target shows a mount that is gone; mounting it again", {{"target", entry.target}});
     DAVIT_TRY(mounter_->Detach(entry.target));
   }
   return mounter_->BindReadOnly(source, entry.target, BindOptionsOf(entry.args));
@@ -235,6 +234,7 @@ Status NodeService::Unpublish(const Context& ctx, const std::string& volume_id,
   if (!hold) return Busy(volume_id);
   const auto entry = journal_->Find(volume_id, target);
   if (!entry) return UnpublishUnknown(volume_id, target);
+  const log::Scope image({{"image", entry->args.spec.image}});
   // No lstat: with a dead daemon it would fail or hang. Detaching always works.
   DAVIT_TRY(mounter_->Detach(target));
   DAVIT_TRY(mounter_->RemoveTarget(target));

@@ -46,10 +46,10 @@ Status NodeService::RecoverEntry(const Context& ctx, const JournalEntry& listed,
   if (!hold) return {};  // a call is at work on it
   const auto entry = journal_->Find(listed.volume_id, listed.target);
   if (!entry) return {};
+  const log::Scope scope({{"volume", entry->volume_id}, {"image", entry->args.spec.image}});
   if (auto real = mounter_->RealPath(entry->target); !real.ok()) {
     if (real.error().code() != Code::kNotFound) return std::move(real).error();
-    log::Info("a volume's pod is gone; dropping the volume",
-              {{"volume", entry->volume_id}, {"target", entry->target}});
+    log::Info("a volume's pod is gone; dropping the volume", {{"target", entry->target}});
     DAVIT_TRY(journal_->Remove(entry->volume_id, entry->target));
     ReleaseIfUnused(ctx, entry->mount_id);
     return {};
@@ -76,6 +76,7 @@ Status NodeService::Recover(const Context& ctx) {
     if (status.ok()) continue;
     log::Warn("a volume could not be recovered; it will be tried again",
               {{"volume", entry.volume_id},
+               {"image", entry.args.spec.image},
                {"target", entry.target},
                {"pod", entry.pod},
                {"error", status.error()}});

@@ -11,8 +11,4 @@ namespace davit::csi {
 /// that does not fit into a socket address.
 Result<std::string> SocketPathOf(const std::string& endpoint);
 
-/// Makes room for a socket at `path`: removes one that nobody serves. kFailedPrecondition when
-/// somebody does, or when something else is there.
-Status RemoveStaleSocket(const std::string& path);
-
 }  // namespace davit::csi

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "common/base/log.h"
+#include "common/base/request_id.h"
 #include "common/base/thread_pool.h"
 #include "csi/rpc/convert.h"
 #include "csi/rpc/services.h"
@@ -47,8 +48,17 @@ class Call final : public grpc::ServerUnaryReactor {
  public:
   using Work = std::function<grpc::Status(const Context&)>;
 
-  static Call* Start(const grpc::CallbackServerContext& server, CallQueue& queue, Work work) {
+  static Call* Start(grpc::CallbackServerContext& server, CallQueue& queue, std::string_view name,
+                     const std::string& volume, Work work) {
     auto* call = new Call;  // OnDone deletes it
+    // The client's name for the call, or one of ours; the reply has it, and every log line.
+    const auto given = server.client_metadata().find("x-request-id");
+    const std::string id =
+        RequestIdOf(given == server.client_metadata().end()
+                        ? std::string_view()
+                        : std::string_view(given->second.data(), given->second.size()));
+    server.AddTrailingMetadata("x-request-id", id);
+    const log::Scope scope({{"request", id}, {"call", name}, {"volume", volume}});  // for the task
     Context ctx;
     ctx.stop = call->stop_.get_token();
     const auto left = server.deadline() - std::chrono::system_clock::now();
@@ -87,12 +97,10 @@ grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* server, grpc::Stat
 }
 
 // The one place where a failed call is logged. Its text holds no secrets (see Publish).
-grpc::Status Logged(std::string_view call, const std::string& volume, const Status& status) {
+grpc::Status Logged(const Status& status) {
   if (!status.ok()) {
-    log::Warn("CSI call failed", {{"call", call},
-                                  {"volume", volume},
-                                  {"code", CodeName(status.error().code())},
-                                  {"error", status.error()}});
+    log::Warn("CSI call failed",
+              {{"code", CodeName(status.error().code())}, {"error", status.error()}});
   }
   return ToGrpc(status);
 }
@@ -137,42 +145,47 @@ void NodeCalls::Shutdown() {
 grpc::ServerUnaryReactor* NodeCalls::NodePublishVolume(
     grpc::CallbackServerContext* server, const ::csi::v1::NodePublishVolumeRequest* request,
     ::csi::v1::NodePublishVolumeResponse*) {
-  return Call::Start(*server, publish_, [this, request](const Context& ctx) {
-    return Logged("NodePublishVolume", request->volume_id(),
-                  node_.Publish(ctx, FromProto(*request)));
-  });
+  return Call::Start(*server, publish_, "NodePublishVolume", request->volume_id(),
+                     [this, request](const Context& ctx) {
+                       return Logged(node_.Publish(ctx, FromProto(*request)));
+                     });
 }
 
 grpc::ServerUnaryReactor* NodeCalls::NodeUnpublishVolume(
     grpc::CallbackServerContext* server, const ::csi::v1::NodeUnpublishVolumeRequest* request,
     ::csi::v1::NodeUnpublishVolumeResponse*) {
-  return Call::Start(*server, other_, [this, request](const Context& ctx) {
-    return Logged("NodeUnpublishVolume", request->volume_id(),
-                  node_.Unpublish(ctx, request->volume_id(), request->target_path()));
-  });
+  return Call::Start(
+      *server, other_, "NodeUnpublishVolume", request->volume_id(),
+      [this, request](const Context& ctx) {
+        return Logged(node_.Unpublish(ctx, request->volume_id(), request->target_path()));
+      });
 }
 
 grpc::ServerUnaryReactor* NodeCalls::NodeGetVolumeStats(
     grpc::CallbackServerContext* server, const ::csi::v1::NodeGetVolumeStatsRequest* request,
     ::csi::v1::NodeGetVolumeStatsResponse* reply) {
-  return Call::Start(*server, other_, [this, request, reply](const Context& ctx) {
-    const auto stats = node_.Stats(ctx, request->volume_id(), request->volume_path());
-    if (!stats.ok()) return Logged("NodeGetVolumeStats", request->volume_id(), stats.error());
-    ToProto(*stats, reply);
-    return grpc::Status::OK;
-  });
+  return Call::Start(*server, other_, "NodeGetVolumeStats", request->volume_id(),
+                     [this, request, reply](const Context& ctx) {
+                       const auto stats =
+                           node_.Stats(ctx, request->volume_id(), request->volume_path());
+                       if (!stats.ok()) return Logged(stats.error());
+                       ToProto(*stats, reply);
+                       return grpc::Status::OK;
+                     });
 }
 
 grpc::ServerUnaryReactor* NodeCalls::NodeGetVolumeHealth(
     grpc::CallbackServerContext* server, const ::csi::v1::NodeGetVolumeHealthRequest* request,
     ::csi::v1::NodeGetVolumeHealthResponse* reply) {
-  return Call::Start(*server, other_, [this, request, reply](const Context& ctx) {
-    const auto health = node_.Health(ctx, request->volume_id(), request->volume_publish_path());
-    if (!health.ok()) return Logged("NodeGetVolumeHealth", request->volume_id(), health.error());
-    reply->mutable_volume_health()->set_volume_id(request->volume_id());
-    ToProto(*health, reply->mutable_volume_health());
-    return grpc::Status::OK;
-  });
+  return Call::Start(*server, other_, "NodeGetVolumeHealth", request->volume_id(),
+                     [this, request, reply](const Context& ctx) {
+                       const auto health =
+                           node_.Health(ctx, request->volume_id(), request->volume_publish_path());
+                       if (!health.ok()) return Logged(health.error());
+                       reply->mutable_volume_health()->set_volume_id(request->volume_id());
+                       ToProto(*health, reply->mutable_volume_health());
+                       return grpc::Status::OK;
+                     });
 }
 
 grpc::ServerUnaryReactor* NodeCalls::NodeGetCapabilities(

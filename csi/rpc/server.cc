@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "common/base/log.h"
+#include "common/base/unix_socket.h"
 #include "csi/rpc/endpoint.h"
 #include "csi/rpc/services.h"
 

@@ -31,10 +31,16 @@ Json Value(const MountInfo& info) {
            {"bytes_ready", info.bytes_ready},
            {"complete", info.complete},
            {"mounted_at_unix", info.mounted_at_unix},
-           {"mount_ms", info.mount_ms}};
+           {"mount_ms", info.mount_ms},
+           {"reads", info.reads},
+           {"waited_reads", info.waited_reads},
+           {"read_bytes", info.read_bytes},
+           {"read_errors", info.read_errors}};
+  if (!info.volume.empty()) out["volume"] = info.volume;
   if (!info.error.empty()) {
     out["error"] = info.error;
     out["error_code"] = info.error_code;
+    if (info.error_at_unix != 0) out["error_at_unix"] = info.error_at_unix;
   }
   return out;
 }
@@ -66,6 +72,7 @@ MountInfo MountOf(const nlohmann::json& object) {
   info.data_path = TextOf(object, "data_path");
   info.manifest_digest = TextOf(object, "manifest_digest");
   info.platform = TextOf(object, "platform");
+  info.volume = TextOf(object, "volume");
   info.error = TextOf(object, "error");
   info.error_code = TextOf(object, "error_code");
   info.bytes_total = UintOf(object, "bytes_total");
@@ -73,6 +80,11 @@ MountInfo MountOf(const nlohmann::json& object) {
   info.complete = BoolOf(object, "complete");
   info.mounted_at_unix = IntOf(object, "mounted_at_unix");
   info.mount_ms = UintOf(object, "mount_ms");
+  info.error_at_unix = IntOf(object, "error_at_unix");
+  info.reads = UintOf(object, "reads");
+  info.waited_reads = UintOf(object, "waited_reads");
+  info.read_bytes = UintOf(object, "read_bytes");
+  info.read_errors = UintOf(object, "read_errors");
   return info;
 }
 
@@ -166,8 +178,10 @@ std::string ToJson(const CacheInfo& info) {
   return Text(out);
 }
 
-std::string ToJson(const Error& error) {
-  return Text({{"code", CodeName(error.code())}, {"message", error.ToString()}});
+std::string ToJson(const Error& error, std::string_view request_id) {
+  Json out{{"code", CodeName(error.code())}, {"message", error.ToString()}};
+  if (!request_id.empty()) out["request_id"] = request_id;
+  return Text(out);
 }
 
 Result<MountInfo> MountInfoFromJson(std::string_view text) {

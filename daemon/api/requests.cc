@@ -77,6 +77,10 @@ Status MountRequest::Validate() const {
   if (mountpoint.find_first_not_of('/') == std::string::npos) {
     return Bad("mountpoint is the root directory");
   }
+  if (volume.size() > 256 || HasControl(volume)) {
+    return Bad("volume is not the name of a volume",
+               "at most 256 bytes without control characters");
+  }
   const std::string padded = mountpoint + "/";
   if (padded.find("/../") != std::string::npos) {
     return Bad(fmt::format("mountpoint \"{}\" holds \"..\"", mountpoint));
@@ -87,7 +91,7 @@ Status MountRequest::Validate() const {
 Result<MountRequest> MountRequest::FromJson(std::string_view text) {
   DAVIT_TRY_ASSIGN(const nlohmann::json body,
                    ParseObject(text, {"id", "source", "mountpoint", "platform", "ready", "fill",
-                                      "plain_http", "registry_auth"}));
+                                      "plain_http", "volume", "registry_auth"}));
   MountRequest out;
   DAVIT_TRY_ASSIGN(out.id, json::NeedString(body, "id"));
   DAVIT_TRY_ASSIGN(out.source, json::NeedString(body, "source"));
@@ -102,6 +106,8 @@ Result<MountRequest> MountRequest::FromJson(std::string_view text) {
   out.fill = fill.value_or(true);
   DAVIT_TRY_ASSIGN(const auto plain, json::GetBool(body, "plain_http"));
   out.plain_http = plain.value_or(false);
+  DAVIT_TRY_ASSIGN(auto volume, json::GetString(body, "volume"));
+  out.volume = std::move(volume).value_or("");
   DAVIT_TRY_ASSIGN(auto auth, json::GetString(body, "registry_auth"));
   if (auth) out.registry_auth = Secret(*std::move(auth));
   DAVIT_TRY(out.Validate());
@@ -114,6 +120,7 @@ std::string MountRequest::ToJson() const {
   out["ready"] = ReadyName(ready);
   out["fill"] = fill;
   out["plain_http"] = plain_http;
+  if (!volume.empty()) out["volume"] = volume;
   if (!registry_auth.empty()) out["registry_auth"] = registry_auth.Reveal();
   return out.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }

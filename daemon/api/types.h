@@ -27,6 +27,8 @@ struct MountRequest {
   Ready ready = Ready::kMounted;
   bool fill = true;  // fetch the rest in the background
   bool plain_http = false;
+  /// The volume that shows the mount, for log lines; at most 256 bytes.
+  std::string volume;
   /// Docker config.json text for this image; kept in memory only, never given back.
   Secret registry_auth;
   /// Checks the fields' forms too; an unknown member is refused.
@@ -41,12 +43,17 @@ Status CheckMountId(std::string_view id);
 struct MountInfo {
   std::string id, source, mountpoint, data_path;  // data_path: "fuse"
   std::string manifest_digest, platform, state;   // state: mounting, mounted, failed
-  std::string error;                              // why it failed
-  std::string error_code;                         // CodeName of that
+  std::string volume;                             // of the request; may be empty
+  /// Why it failed; of a mounted one, why the last read failed, until reads work again.
+  std::string error;
+  std::string error_code;          // CodeName of that
+  std::int64_t error_at_unix = 0;  // of a failed read
   std::uint64_t bytes_total = 0, bytes_ready = 0;
   bool complete = false;
   std::int64_t mounted_at_unix = 0;
   std::uint64_t mount_ms = 0;  // time that mounting took
+  /// Since it was mounted. Reads of the kernel; what its page cache answers is not seen.
+  std::uint64_t reads = 0, waited_reads = 0, read_bytes = 0, read_errors = 0;
 };
 
 struct DaemonInfo {
@@ -98,8 +105,8 @@ std::string ToJson(const DaemonInfo& info);
 std::string ToJson(const std::vector<Event>& events);
 std::string ToJson(const std::vector<InflightIo>& list);
 std::string ToJson(const CacheInfo& info);
-/// {"code": "<CodeName>", "message": "..."}
-std::string ToJson(const Error& error);
+/// {"code": "<CodeName>", "message": "...", "request_id": "..."}; an empty id is left out.
+std::string ToJson(const Error& error, std::string_view request_id = {});
 Result<MountInfo> MountInfoFromJson(std::string_view text);
 Result<std::vector<MountInfo>> MountListFromJson(std::string_view text);
 Result<DaemonInfo> DaemonInfoFromJson(std::string_view text);

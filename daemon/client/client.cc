@@ -5,6 +5,8 @@
 #include <algorithm>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
+#include "common/base/request_id.h"
 
 namespace davit::daemon {
 namespace {
@@ -76,6 +78,10 @@ class ClientImpl final : public Client {
     request.body = body;
     request.max_response_bytes = kMaxReply;
     if (!body.empty()) request.headers.Set("Content-Type", "application/json");
+    // Who reads the logs of both sides finds one call by one id.
+    if (const std::string id = log::ScopeValue("request"); !id.empty()) {
+      request.headers.Set(kRequestIdHeader, id);
+    }
     // A mount call may be answered late, see WaitUntilMounted.
     request.stall_timeout = milliseconds(60'000);
     auto reply = http_.Do(ctx, request);

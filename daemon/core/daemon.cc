@@ -12,14 +12,17 @@
 
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "common/base/unix_socket.h"
 #include "common/http/server.h"
 #include "common/metrics/metrics.h"
 #include "daemon/core/daemon_metrics.h"
 #include "daemon/core/daemon_parts.h"
 #include "daemon/core/dead_mounts.h"
+#include "daemon/core/evictions.h"
 #include "daemon/core/hung_io.h"
 #include "daemon/core/image_store.h"
 #include "daemon/core/routes.h"
+#include "daemon/core/state_lock.h"
 
 namespace davit::daemon {
 namespace {
@@ -97,7 +100,9 @@ class DaemonImpl final : public Daemon, private Service {
     return ListInflight(LiveMounts(), options_.config.fuse.hung_io_after);
   }
   api::CacheInfo Cache() const override;
-  Result<std::uint64_t> Evict(std::uint64_t bytes) override { return cache_->Evict(bytes); }
+  Result<std::optional<std::uint64_t>> Evict(std::uint64_t bytes, Duration wait) override {
+    return evictions_->Run(bytes, wait);
+  }
 
   const Options options_;
   EventLog events_;
@@ -112,9 +117,11 @@ class DaemonImpl final : public Daemon, private Service {
   std::uint64_t budget_bytes_ = 0;
 
   // In the order in which they are built.
+  UniqueFd state_lock_;
   std::unique_ptr<http::Client> http_;
   std::unique_ptr<storage::Scheduler> scheduler_;
   std::unique_ptr<storage::BlobCache> cache_;
+  std::unique_ptr<Evictions> evictions_;
   std::shared_ptr<registry::CredentialProvider> credentials_;
   std::unique_ptr<registry::Registries> registries_, plain_registries_;
   std::unique_ptr<ImageStore> images_;
@@ -127,6 +134,9 @@ class DaemonImpl final : public Daemon, private Service {
 Status DaemonImpl::InitStorage() {
   const Config& config = options_.config;
   DAVIT_TRY(MakeDirectories(config.node.state_dir));
+  // First of all: the mounts of a daemon that lives are not ours to clear away.
+  DAVIT_TRY_ASSIGN(state_lock_, LockStateDirectory(config.node.state_dir));
+  if (options_.serve_api) DAVIT_TRY(RemoveStaleSocket(config.api.socket));
   DAVIT_TRY(MakeDirectories(config::CacheDirectory(config)));
   http_ = http::Client::Create({.user_agent = "davit/" + options_.version});
   scheduler_ = storage::Scheduler::Create(SchedulerOptions(config), Clock::Real());
@@ -134,6 +144,8 @@ Status DaemonImpl::InitStorage() {
   budget_bytes_ = cache_options.budget_bytes;
   DAVIT_TRY_ASSIGN(cache_, storage::BlobCache::Open(cache_options, storage::CacheFiles::Real(),
                                                     *scheduler_, Clock::Real()));
+  evictions_ = std::make_unique<Evictions>(
+      [this](std::uint64_t bytes) { return cache_->Evict(bytes); }, events_);
   credentials_ = ConfiguredCredentials(config);
   registries_ = registry::Registries::Create(RegistryOptionsOf(config, false), *http_,
                                              Clock::Real(), credentials_);
@@ -200,7 +212,7 @@ Status DaemonImpl::InitApi() {
         if (request.method == "GET" && (request.path == "/metrics" || request.path == "/healthz")) {
           return handler(request);
         }
-        return http::Response{404, {}, ""};
+        return http::Response{404, {}, ""};  // the server says why
       }));
   return {};
 }
@@ -224,7 +236,9 @@ void DaemonImpl::Maintain(const std::stop_token& stop) {
   for (unsigned round = 1; Clock::Real().SleepFor(kMaintenance, stop); ++round) {
     // Opening images leaves holes in the heaps of the threads that did it.
     if (round % kTrimRounds == 0) ::malloc_trim(0);
-    const int fresh = report.Check(Inflight(), events_);
+    const auto live = LiveMounts();
+    const int fresh =
+        report.Check(ListInflight(live, options_.config.fuse.hung_io_after), live, events_);
     if (fresh > 0) hung_total_->Add(fresh);
     mounts_->Maintain();
   }
@@ -240,6 +254,7 @@ void DaemonImpl::Stop(OnStop how) {
   server_.reset();
   metrics_server_.reset();
   collector_.reset();
+  evictions_.reset();
   if (cache_ != nullptr) {
     const Status flushed = cache_->Flush();
     if (!flushed) log::Warn("cannot make the cache durable", {{"error", flushed.error()}});

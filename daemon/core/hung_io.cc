@@ -27,7 +27,8 @@ std::vector<api::InflightIo> ListInflight(const std::vector<MountService::Live>&
   return out;
 }
 
-int HungIoReport::Check(const std::vector<api::InflightIo>& inflight, EventLog& events) {
+int HungIoReport::Check(const std::vector<api::InflightIo>& inflight,
+                        const std::vector<MountService::Live>& mounts, EventLog& events) {
   std::set<Key> hung;
   int fresh = 0;
   for (const api::InflightIo& io : inflight) {
@@ -37,6 +38,8 @@ int HungIoReport::Check(const std::vector<api::InflightIo>& inflight, EventLog& 
     hung.insert(std::move(key));
     if (known) continue;
     ++fresh;
+    const auto mount = std::ranges::find(mounts, io.mount, &MountService::Live::id);
+    const log::Scope scope(mount == mounts.end() ? std::vector<log::Field>() : mount->log_fields);
     log::Warn("a request of the kernel hangs", {{"mount", io.mount},
                                                 {"operation", io.operation},
                                                 {"inode", io.inode},

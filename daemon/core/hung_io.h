@@ -22,7 +22,8 @@ class HungIoReport {
  public:
   /// Logs a warning and adds an event for each request that is hung and was not reported yet; the
   /// number of those.
-  int Check(const std::vector<api::InflightIo>& inflight, EventLog& events);
+  int Check(const std::vector<api::InflightIo>& inflight,
+            const std::vector<MountService::Live>& mounts, EventLog& events);
 
  private:
   using Key = std::tuple<std::string, std::string, std::uint64_t, std::uint64_t, std::uint64_t>;

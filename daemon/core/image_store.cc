@@ -135,7 +135,7 @@ Result<rafs::ImageRef> ImageStore::Find(const Context& ctx, registry::Repository
     }
     if (local.error().code() != Code::kNotFound) {
       log::Warn("local metadata of an image is damaged and is fetched again",
-                {{"image", request.pinned_digest}, {"error", local.error()}});
+                {{"digest", request.pinned_digest}, {"error", local.error()}});
     }
     return rafs::FindImage(ctx, repository, request.pinned_digest, platform);
   }
@@ -144,7 +144,8 @@ Result<rafs::ImageRef> ImageStore::Find(const Context& ctx, registry::Repository
 
 Result<std::shared_ptr<SharedImage>> ImageStore::FetchAndOpen(const Context& ctx,
                                                               registry::Repository& repository,
-                                                              const rafs::ImageRef& found) {
+                                                              const rafs::ImageRef& found,
+                                                              const std::string& source) {
   const std::string& digest = found.manifest.descriptor.digest;
   const std::string directory = DirectoryOf(digest);
   const std::string manifest_path = directory + std::string(kManifestFile);
@@ -160,7 +161,7 @@ Result<std::shared_ptr<SharedImage>> ImageStore::FetchAndOpen(const Context& ctx
     DAVIT_TRY(rafs::FetchBootstrap(ctx, repository, found, directory));
   }
   Touch(directory);
-  auto image = SharedImage::Open(digest, directory, cache_, scheduler_, *sources_);
+  auto image = SharedImage::Open(digest, source, directory, cache_, scheduler_, *sources_);
   if (image && !known) {
     const MutexLock lock(mutex_);
     fresh_[digest] = found.manifest.content;
@@ -202,7 +203,7 @@ void ImageStore::MakeDurable() {
     }
     if (!status) {
       log::Warn("an image's metadata is not durable; it is fetched again after a restart",
-                {{"image", digest}, {"error", status.error()}});
+                {{"digest", digest}, {"error", status.error()}});
     }
     const MutexLock lock(mutex_);
     opening_.erase(digest);
@@ -212,7 +213,8 @@ void ImageStore::MakeDurable() {
 
 Result<std::shared_ptr<SharedImage>> ImageStore::Share(const Context& ctx,
                                                        registry::Repository& repository,
-                                                       const rafs::ImageRef& found) {
+                                                       const rafs::ImageRef& found,
+                                                       const std::string& source) {
   const std::string& digest = found.manifest.descriptor.digest;
   {
     const MutexLock lock(mutex_);
@@ -227,7 +229,7 @@ Result<std::shared_ptr<SharedImage>> ImageStore::Share(const Context& ctx,
     }
     opening_.insert(digest);
   }
-  auto image = FetchAndOpen(ctx, repository, found);
+  auto image = FetchAndOpen(ctx, repository, found, source);
   const MutexLock lock(mutex_);
   opening_.erase(digest);
   if (image) images_[digest] = *image;
@@ -240,7 +242,8 @@ Result<std::shared_ptr<Image>> ImageStore::Open(const Context& ctx, const ImageR
   DAVIT_TRY_ASSIGN(const std::shared_ptr<registry::Repository> repository,
                    open_repository_(reference, request.plain_http, request.credentials));
   DAVIT_TRY_ASSIGN(const rafs::ImageRef found, Find(ctx, *repository, reference, request));
-  DAVIT_TRY_ASSIGN(std::shared_ptr<SharedImage> shared, Share(ctx, *repository, found));
+  DAVIT_TRY_ASSIGN(std::shared_ptr<SharedImage> shared,
+                   Share(ctx, *repository, found, request.source));
   std::vector<BlobSources::Share> shares;
   for (const rafs::BlobRecord& blob : shared->metadata().blobs()) {
     shares.push_back(

@@ -48,10 +48,12 @@ class ImageStore final : public ImageProvider {
                               const registry::Reference& reference, const ImageRequest& request);
   Result<rafs::ImageRef> LoadLocal(const std::string& digest) const;
   Result<std::shared_ptr<SharedImage>> Share(const Context& ctx, registry::Repository& repository,
-                                             const rafs::ImageRef& found);
+                                             const rafs::ImageRef& found,
+                                             const std::string& source);
   Result<std::shared_ptr<SharedImage>> FetchAndOpen(const Context& ctx,
                                                     registry::Repository& repository,
-                                                    const rafs::ImageRef& found);
+                                                    const rafs::ImageRef& found,
+                                                    const std::string& source);
   void MakeDurable();
   bool InUse(const std::string& path) const DAVIT_REQUIRES(mutex_);
 

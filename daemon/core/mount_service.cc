@@ -116,6 +116,7 @@ Result<MountService::EntryPtr> MountService::Admit(const api::MountRequest& requ
   }
   entry->info.id = request.id;
   entry->info.source = request.source;
+  entry->info.volume = request.volume;
   entry->info.mountpoint = request.mountpoint;
   entry->info.data_path = "fuse";
   entries_[request.id] = entry;
@@ -173,8 +174,7 @@ Result<api::MountInfo> MountService::Mount(const api::MountRequest& request, Dur
 
 Result<api::MountInfo> MountService::WaitForMount(const EntryPtr& entry,
                                                   const OperationPtr& operation, Duration wait) {
-  api::MountInfo info;
-  std::shared_ptr<Image> image;
+  EntryView view;
   {
     const Context ctx = ContextFor(wait);
     const MutexLock lock(mutex_);
@@ -185,10 +185,9 @@ Result<api::MountInfo> MountService::WaitForMount(const EntryPtr& entry,
     if (entry->busy == Busy::kUnmounting || entry->info.state == "unmounting") {
       return Error(Code::kCancelled, fmt::format("mount {} was unmounted", entry->request.id));
     }
-    info = entry->info;
-    image = entry->image;
+    view = ViewOf(*entry);
   }
-  return WithProgress(std::move(info), image);
+  return WithProgress(std::move(view.info), view.image, view.session);
 }
 
 Result<bool> MountService::Unmount(const std::string& id, bool force, Duration wait) {
@@ -227,40 +226,55 @@ Result<bool> MountService::WaitForUnmount(const OperationPtr& operation, Duratio
   return true;
 }
 
-api::MountInfo MountService::WithProgress(api::MountInfo info,
-                                          const std::shared_ptr<Image>& image) {
-  if (image == nullptr) return info;
-  const storage::BlobProgress progress = image->progress();
-  info.bytes_total = progress.bytes_total;
-  info.bytes_ready = progress.bytes_ready;
-  info.complete = progress.complete;
+api::MountInfo MountService::WithProgress(api::MountInfo info, const std::shared_ptr<Image>& image,
+                                          const std::shared_ptr<rafs::FuseSession>& session) {
+  if (image != nullptr) {
+    const storage::BlobProgress progress = image->progress();
+    info.bytes_total = progress.bytes_total;
+    info.bytes_ready = progress.bytes_ready;
+    info.complete = progress.complete;
+  }
+  if (session == nullptr) return info;
+  const rafs::FuseStats stats = session->stats();
+  info.reads = stats.reads;
+  info.waited_reads = stats.waited_reads;
+  info.read_bytes = stats.read_bytes;
+  info.read_errors = stats.errors;
+  if (!info.error.empty()) return info;
+  if (const auto failure = session->LastReadFailure()) {
+    info.error = fmt::format("reading inode {} at {} failed: {}", failure->inode, failure->offset,
+                             failure->error.ToString());
+    info.error_code = CodeName(failure->error.code());
+    info.error_at_unix =
+        std::chrono::duration_cast<std::chrono::seconds>(failure->at.time_since_epoch()).count();
+  }
   return info;
 }
 
 Result<api::MountInfo> MountService::Get(const std::string& id) const {
-  api::MountInfo info;
-  std::shared_ptr<Image> image;
+  EntryView view;
   {
     const MutexLock lock(mutex_);
     const auto it = entries_.find(id);
     if (it == entries_.end()) {
       return Error(Code::kNotFound, fmt::format("there is no mount {}", id));
     }
-    info = it->second->info;
-    image = it->second->image;
+    view = ViewOf(*it->second);
   }
-  return WithProgress(std::move(info), image);
+  return WithProgress(std::move(view.info), view.image, view.session);
 }
 
 std::vector<api::MountInfo> MountService::List() const {
-  std::vector<std::pair<api::MountInfo, std::shared_ptr<Image>>> found;
+  std::vector<EntryView> found;
   {
     const MutexLock lock(mutex_);
-    for (const auto& [id, entry] : entries_) found.emplace_back(entry->info, entry->image);
+    for (const auto& [id, entry] : entries_) found.push_back(ViewOf(*entry));
   }
   std::vector<api::MountInfo> out;
   out.reserve(found.size());
-  for (auto& [info, image] : found) out.push_back(WithProgress(std::move(info), image));
+  for (EntryView& view : found) {
+    out.push_back(WithProgress(std::move(view.info), view.image, view.session));
+  }
   return out;
 }
 
@@ -284,7 +298,8 @@ std::vector<MountService::Live> MountService::LiveMounts() const {
   const MutexLock lock(mutex_);
   std::vector<Live> out;
   for (const auto& [id, entry] : entries_) {
-    if (entry->session != nullptr) out.push_back({id, entry->session, entry->image});
+    if (entry->session == nullptr) continue;
+    out.push_back({id, entry->session, entry->image, entry->LogFields()});
   }
   return out;
 }
@@ -338,9 +353,10 @@ void MountService::StopAll(OnStop how) {
   }
   for (const EntryPtr& entry : all) {
     const Status submitted = unmount_pool_.Submit([this, entry, how] {
+      const log::Scope scope(entry->LogFields());
       const Status ended = EndSession(entry, true);
       if (!ended) {
-        log::Warn("cannot unmount", {{"mount", entry->request.id}, {"error", ended.error()}});
+        log::Warn("cannot unmount", {{"error", ended.error()}});
       }
       if (how != OnStop::kForget) return;
       const Status removed = parts_.store.Remove(entry->request.id);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/base/sync.h"
 #include "common/base/thread_pool.h"
 #include "daemon/api/types.h"
@@ -79,6 +80,7 @@ class MountService : public std::enable_shared_from_this<MountService> {
     std::string id;
     std::shared_ptr<rafs::FuseSession> session;
     std::shared_ptr<Image> image;
+    std::vector<log::Field> log_fields{};
   };
   std::vector<Live> LiveMounts() const;
   /// Notices mounts that somebody else took away, tries failed ones of an earlier run again,
@@ -113,8 +115,18 @@ class MountService : public std::enable_shared_from_this<MountService> {
     api::Ready reached = api::Ready::kMounted;
     bool queued = false;        // kMounting, but the task has not begun
     bool only_filling = false;  // kMounting, but no task runs: the fill will end it
+    /// What every log line about it says. Of fields that never change.
+    std::vector<log::Field> LogFields() const;
   };
   using EntryPtr = std::shared_ptr<Entry>;  // fields are guarded by mutex_
+
+  /// What a reply is made of; outlives the entry.
+  struct EntryView {
+    api::MountInfo info;
+    std::shared_ptr<Image> image;
+    std::shared_ptr<rafs::FuseSession> session;
+  };
+  static EntryView ViewOf(const Entry& entry) { return {entry.info, entry.image, entry.session}; }
 
   MountService(const Options& options, Parts parts);
 
@@ -128,7 +140,9 @@ class MountService : public std::enable_shared_from_this<MountService> {
   void End(Entry& entry, std::optional<Error> error) DAVIT_REQUIRES(mutex_);
   Result<api::MountInfo> WaitForMount(const EntryPtr& entry, const OperationPtr& operation,
                                       Duration wait);
-  static api::MountInfo WithProgress(api::MountInfo info, const std::shared_ptr<Image>& image);
+  /// Adds what changes all the time; not under the lock.
+  static api::MountInfo WithProgress(api::MountInfo info, const std::shared_ptr<Image>& image,
+                                     const std::shared_ptr<rafs::FuseSession>& session);
   Result<bool> WaitForUnmount(const OperationPtr& operation, Duration wait);
   void ForgetOldFailures() DAVIT_REQUIRES(mutex_);
   void StopAll(OnStop how);
@@ -141,7 +155,8 @@ class MountService : public std::enable_shared_from_this<MountService> {
   void AfterMounted(const EntryPtr& entry);
   void RunReady(const EntryPtr& entry);
   void Reached(const EntryPtr& entry, api::Ready ready);
-  void Fail(const EntryPtr& entry, Error error);
+  /// `only`: unless another operation has begun since.
+  void Fail(const EntryPtr& entry, Error error, const OperationPtr& only = nullptr);
   void FailForMore(const EntryPtr& entry, Error error);
   Status StartUnmount(const EntryPtr& entry, bool force);
   void RunUnmount(const EntryPtr& entry, bool force);

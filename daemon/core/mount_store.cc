@@ -26,6 +26,7 @@ std::string RecordToJson(const MountRecord& record) {
                                    {"ready", api::ReadyName(record.request.ready)},
                                    {"fill", record.request.fill},
                                    {"plain_http", record.request.plain_http},
+                                   {"volume", record.request.volume},
                                    {"manifest_digest", record.manifest_digest},
                                    {"chosen_platform", record.platform}};
   return out.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
@@ -48,6 +49,8 @@ Result<MountRecord> RecordFromJson(std::string_view text) {
   out.request.fill = fill.value_or(true);
   DAVIT_TRY_ASSIGN(const auto plain, json::GetBool(in, "plain_http"));
   out.request.plain_http = plain.value_or(false);
+  DAVIT_TRY_ASSIGN(const auto volume, json::GetString(in, "volume"));
+  out.request.volume = volume.value_or("");
   DAVIT_TRY_ASSIGN(out.manifest_digest, json::NeedString(in, "manifest_digest"));
   DAVIT_TRY_ASSIGN(out.platform, json::NeedString(in, "chosen_platform"));
   DAVIT_TRY(out.request.Validate());

@@ -24,6 +24,12 @@ std::uint64_t Milliseconds(Duration duration) {
 
 }  // namespace
 
+std::vector<log::Field> MountService::Entry::LogFields() const {
+  std::vector<log::Field> out{{"mount", request.id}, {"image", request.source}};
+  if (!request.volume.empty()) out.emplace_back("volume", request.volume);
+  return out;
+}
+
 Status MountService::Start(const EntryPtr& entry) {
   {
     const MutexLock lock(mutex_);
@@ -39,7 +45,7 @@ void MountService::RunMount(const EntryPtr& entry) {
     const MutexLock lock(mutex_);
     if (!std::exchange(entry->queued, false) || entry->busy != Busy::kMounting) return;
   }
-  const log::Scope scope({{"mount", entry->request.id}, {"image", entry->request.source}});
+  const log::Scope scope(entry->LogFields());
   Context ctx;
   ctx.stop = entry->stop.get_token();
   ctx = ctx.WithTimeout(options_.timeout);
@@ -78,6 +84,7 @@ Status MountService::MountNow(const Context& ctx, const EntryPtr& entry) {
   }
   rafs::FuseOptions fuse = options_.fuse;
   fuse.mountpoint = request.mountpoint;
+  fuse.log_fields = entry->LogFields();
   DAVIT_TRY_ASSIGN(std::unique_ptr<rafs::FuseSession> session,
                    parts_.mounter(image->filesystem(), fuse));
   const MutexLock lock(mutex_);
@@ -94,11 +101,14 @@ Status MountService::MountNow(const Context& ctx, const EntryPtr& entry) {
 
 // The file system is there; now to what else was asked for. Calls Reached() at once or later.
 void MountService::AfterMounted(const EntryPtr& entry) {
+  const log::Scope scope(entry->LogFields());
   std::shared_ptr<Image> image;
   api::Ready ready{};
   bool fill = false;
+  OperationPtr operation;
   {
     const MutexLock lock(mutex_);
+    operation = entry->operation;
     image = entry->image;
     ready = entry->request.ready;
     fill = (entry->request.fill && options_.fill) || ready == api::Ready::kComplete;
@@ -114,11 +124,16 @@ void MountService::AfterMounted(const EntryPtr& entry) {
   const auto start =
       ready == api::Ready::kComplete ? storage::FillStart::kAtOnce : storage::FillStart::kWhenQuiet;
   const Status filling = image->Fill(
-      [weak = weak_from_this(), weak_entry = std::weak_ptr<Entry>(entry)](const Status& status) {
+      [weak = weak_from_this(), weak_entry = std::weak_ptr<Entry>(entry), operation,
+       ready](const Status& status) {
         const auto self = weak.lock();
         const auto filled = weak_entry.lock();
         if (self == nullptr || filled == nullptr) return;
-        if (!status) return self->Fail(filled, status.error());
+        if (!status) {
+          // Only who waits for all of it has a reason to fail, and only by its own fill.
+          if (ready == api::Ready::kComplete) self->Fail(filled, status.error(), operation);
+          return;
+        }
         self->parts_.events.Add("complete", filled->request.id, "the whole image is local");
         self->Reached(filled, api::Ready::kComplete);
       },
@@ -129,7 +144,7 @@ void MountService::AfterMounted(const EntryPtr& entry) {
 }
 
 void MountService::RunReady(const EntryPtr& entry) {
-  const log::Scope scope({{"mount", entry->request.id}, {"image", entry->request.source}});
+  const log::Scope scope(entry->LogFields());
   Context ctx;
   ctx.stop = entry->stop.get_token();
   std::shared_ptr<Image> image;
@@ -168,12 +183,14 @@ void MountService::FailForMore(const EntryPtr& entry, Error error) {
 
 // The operation's end without a mount: nothing of it stays but the reason, and the record when it
 // was there before.
-void MountService::Fail(const EntryPtr& entry, Error error) {
+void MountService::Fail(const EntryPtr& entry, Error error, const OperationPtr& only) {
+  const log::Scope scope(entry->LogFields());
   bool keep_record = false;
   bool for_more = false;
   {
     const MutexLock lock(mutex_);
     if (entry->busy != Busy::kMounting) return;
+    if (only != nullptr && entry->operation != only) return;
     keep_record = entry->restored || (draining_ && entry->session != nullptr);
     for_more = entry->operation->for_more;
   }
@@ -208,7 +225,7 @@ Status MountService::StartUnmount(const EntryPtr& entry, bool force) {
 
 void MountService::RunUnmount(const EntryPtr& entry, bool force) {
   const std::string& id = entry->request.id;
-  const log::Scope scope({{"mount", id}});
+  const log::Scope scope(entry->LogFields());
   Status status = EndSession(entry, force);
   if (status) status = parts_.store.Remove(id);
   std::set<std::string> needed;
@@ -274,6 +291,7 @@ Status MountService::Restore() {
       entry->pinned_digest = record.manifest_digest;
       entry->info.id = record.request.id;
       entry->info.source = record.request.source;
+      entry->info.volume = record.request.volume;
       entry->info.mountpoint = record.request.mountpoint;
       entry->info.manifest_digest = record.manifest_digest;
       entry->info.platform = record.platform;

@@ -8,7 +8,9 @@
 #include <optional>
 #include <string>
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/base/request_id.h"
 #include "common/json/json.h"
 #include "daemon/api/types.h"
 
@@ -28,7 +30,8 @@ http::Response Json(std::string body, int status = 200) {
 }
 
 http::Response Reply(const Error& error) {
-  http::Response out = Json(api::ToJson(error), api::HttpStatusOf(error.code()));
+  http::Response out =
+      Json(api::ToJson(error, log::ScopeValue("request")), api::HttpStatusOf(error.code()));
   if (error.retry_after()) {
     out.headers.Set("Retry-After", std::to_string(error.retry_after()->count()));
   }
@@ -80,7 +83,9 @@ http::Response ListMounts(const Call& call) { return Json(api::ToJson(call.servi
 http::Response PostMount(const Call& call) {
   const auto request = api::MountRequest::FromJson(call.request.body);
   if (!request) return Reply(request.error());
-  const log::Scope scope({{"mount", request->id}, {"image", request->source}});
+  std::vector<log::Field> fields{{"mount", request->id}, {"image", request->source}};
+  if (!request->volume.empty()) fields.emplace_back("volume", request->volume);
+  const log::Scope scope(fields);
   const Waiting waiting(call);
   const auto info = call.service.Mount(*request, waiting.wait());
   if (!info) return Reply(info.error());
@@ -138,9 +143,11 @@ http::Response PostEvict(const Call& call) {
   if (!body) return Reply(body.error());
   const auto bytes = json::NeedUint(*body, "bytes");
   if (!bytes) return Reply(bytes.error());
-  const auto freed = call.service.Evict(*bytes);
+  const Waiting waiting(call);
+  const auto freed = call.service.Evict(*bytes, waiting.wait());
   if (!freed) return Reply(freed.error());
-  return Json(fmt::format(R"({{"freed_bytes":{}}})", *freed));
+  if (!*freed) return Json(R"({"state":"evicting"})", 202);
+  return Json(fmt::format(R"({{"state":"evicted","freed_bytes":{}}})", **freed));
 }
 
 http::Response GetHealth(const Call& call) {
@@ -187,6 +194,33 @@ std::optional<std::string> Match(std::string_view pattern, std::string_view path
   return std::string(id);
 }
 
+http::Response Dispatch(Service& service, WaitSlots& slots, const RouteOptions& options,
+                        const http::ServerRequest& request) {
+  std::string allowed;
+  for (const RouteEntry& route : kRoutes) {
+    const auto id = Match(route.path, request.path);
+    if (!id) continue;
+    if (route.method != request.method) {
+      allowed += (allowed.empty() ? "" : ", ") + std::string(route.method);
+      continue;
+    }
+    if (!id->empty()) {
+      if (const Status good = api::CheckMountId(*id); !good) return Reply(good.error());
+    }
+    return route.run({service, slots, options, request, *id});
+  }
+  if (!allowed.empty()) {
+    http::Response out = Reply(Error(Code::kUnsupported, fmt::format("{} is not possible for {}",
+                                                                     request.method, request.path))
+                                   .WithHint("possible: " + allowed));
+    out.status = 405;
+    out.headers.Set("Allow", allowed);
+    return out;
+  }
+  return Reply(Error(Code::kNotFound, fmt::format("there is no {}", request.path))
+                   .WithHint("docs/openapi.yaml lists the paths"));
+}
+
 }  // namespace
 
 bool WaitSlots::Take() {
@@ -207,30 +241,18 @@ std::vector<Route> Routes() {
 
 http::Response Handle(Service& service, WaitSlots& slots, const RouteOptions& options,
                       const http::ServerRequest& request) {
-  std::string allowed;
-  for (const RouteEntry& route : kRoutes) {
-    const auto id = Match(route.path, request.path);
-    if (!id) continue;
-    if (route.method != request.method) {
-      allowed += (allowed.empty() ? "" : ", ") + std::string(route.method);
-      continue;
-    }
-    if (!id->empty()) {
-      if (const Status good = api::CheckMountId(*id); !good) return Reply(good.error());
-    }
-    return route.run({service, slots, options, request, *id});
-  }
-  if (!allowed.empty()) {
-    http::Response out = Json(
-        api::ToJson(Error(Code::kUnsupported,
-                          fmt::format("{} is not possible for {}", request.method, request.path))
-                        .WithHint("possible: " + allowed)),
-        405);
-    out.headers.Set("Allow", allowed);
-    return out;
-  }
-  return Reply(Error(Code::kNotFound, fmt::format("there is no {}", request.path))
-                   .WithHint("docs/openapi.yaml lists the paths"));
+  const std::string id = RequestIdOf(request.headers.Get(kRequestIdHeader).value_or(""));
+  const log::Scope scope({{"request", id}});
+  const TimePoint began = Clock::Real().Now();
+  http::Response out = Dispatch(service, slots, options, request);
+  out.headers.Set(kRequestIdHeader, id);
+  const auto took =
+      std::chrono::duration_cast<std::chrono::milliseconds>(Clock::Real().Now() - began);
+  log::Debug("API call", {{"method", request.method},
+                          {"path", request.path},
+                          {"status", out.status},
+                          {"ms", took.count()}});
+  return out;
 }
 
 }  // namespace davit::daemon

@@ -28,7 +28,8 @@ struct RouteOptions {
   std::chrono::milliseconds wait{10'000};
 };
 
-/// One request. Never throws; errors are {"code", "message"} bodies.
+/// One request. Never throws; errors are {"code", "message", "request_id"} bodies. The request has
+/// an id, the client's or a new one, that is in the reply and on every log line of its work.
 http::Response Handle(Service& service, WaitSlots& slots, const RouteOptions& options,
                       const http::ServerRequest& request);
 

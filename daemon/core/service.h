@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,7 +14,8 @@
 
 namespace davit::daemon {
 
-/// Thread-safe. No call waits for I/O, but Mount() and Unmount(), and these at most `wait`.
+/// Thread-safe. No call waits for I/O, but Mount(), Unmount() and Evict(), and these at most
+/// `wait`.
 class Service {
  public:
   virtual ~Service() = default;
@@ -38,8 +40,9 @@ class Service {
   virtual std::string MetricsText() const = 0;
   virtual std::vector<api::InflightIo> Inflight() const = 0;
   virtual api::CacheInfo Cache() const = 0;
-  /// Frees at least `bytes` if it can; the bytes freed.
-  virtual Result<std::uint64_t> Evict(std::uint64_t bytes) = 0;
+  /// Frees at least `bytes` if it can; the bytes freed. Nothing when that was not done after
+  /// `wait`: it goes on, and an event tells of its end.
+  virtual Result<std::optional<std::uint64_t>> Evict(std::uint64_t bytes, Duration wait) = 0;
 };
 
 }  // namespace davit::daemon

@@ -10,18 +10,16 @@
 
 namespace davit::daemon {
 
-Result<std::shared_ptr<SharedImage>> SharedImage::Open(std::string manifest_digest,
-                                                       const std::string& directory,
-                                                       storage::BlobCache& cache,
-                                                       storage::Scheduler& scheduler,
-                                                       BlobSources& sources) {
+Result<std::shared_ptr<SharedImage>> SharedImage::Open(
+    std::string manifest_digest, const std::string& source, const std::string& directory,
+    storage::BlobCache& cache, storage::Scheduler& scheduler, BlobSources& sources) {
   // Twice: the file system owns one; the other lives as long as the cache may ask for a blob's
   // map, which is longer when another image shares the blob. Both map the same file.
   DAVIT_TRY_ASSIGN(std::unique_ptr<rafs::Metadata> tree, rafs::OpenBootstrap(directory));
   DAVIT_TRY_ASSIGN(std::unique_ptr<rafs::Metadata> for_maps, rafs::OpenBootstrap(directory));
   const std::shared_ptr<const rafs::Metadata> maps = std::move(for_maps);
   std::shared_ptr<SharedImage> image(new SharedImage(std::move(manifest_digest), cache));
-  auto opener = [maps, directory, &cache, &scheduler,
+  auto opener = [maps, directory, source, &cache, &scheduler,
                  &sources](std::uint32_t position) -> Result<std::shared_ptr<storage::CachedBlob>> {
     const rafs::BlobRecord& record = maps->blobs()[position];
     storage::BlobSpec spec;
@@ -30,6 +28,7 @@ Result<std::shared_ptr<SharedImage>> SharedImage::Open(std::string manifest_dige
     // Through the scheduler: a registry that is away for a moment must not fail the first read.
     spec.load_map =
         rafs::MapLoader(maps, position, storage::WithScheduler(spec.source, scheduler), directory);
+    spec.image = source;
     spec.uncompressed_size = record.ci.uncompressed_size;
     return cache.OpenBlob(spec);
   };
@@ -80,7 +79,7 @@ Status SharedImage::Fill(storage::FillEnd on_end, storage::FillStart start) {
     const Status started = listed ? StartPrefetch(*fs_, cache_, *listed) : listed.error();
     if (!started) {
       log::Warn("the image's prefetch list cannot be used",
-                {{"image", manifest_digest_}, {"error", started.error()}});
+                {{"digest", manifest_digest_}, {"error", started.error()}});
     }
   }
   const auto state = std::make_shared<FillState>();
@@ -139,7 +138,7 @@ Status SharedImage::Prefetch(const std::vector<std::string>& paths, ThreadPool& 
       auto ranges = fs->Ranges(inode);
       Status status = ranges.ok() ? StartPrefetch(*fs, cache, *ranges) : ranges.error();
       if (!status) {
-        log::Warn("cannot prefetch", {{"image", digest}, {"error", status.error()}});
+        log::Warn("cannot prefetch", {{"digest", digest}, {"error", status.error()}});
       }
     }
   });

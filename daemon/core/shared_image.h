@@ -20,11 +20,10 @@ namespace davit::daemon {
 class SharedImage {
  public:
   /// `cache`, `scheduler` and `sources` must outlive it and everything that holds its file system.
-  static Result<std::shared_ptr<SharedImage>> Open(std::string manifest_digest,
-                                                   const std::string& directory,
-                                                   storage::BlobCache& cache,
-                                                   storage::Scheduler& scheduler,
-                                                   BlobSources& sources);
+  /// `source` names it in log lines: what the first who opened it called it.
+  static Result<std::shared_ptr<SharedImage>> Open(
+      std::string manifest_digest, const std::string& source, const std::string& directory,
+      storage::BlobCache& cache, storage::Scheduler& scheduler, BlobSources& sources);
   SharedImage(const SharedImage&) = delete;
   SharedImage& operator=(const SharedImage&) = delete;
 

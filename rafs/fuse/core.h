@@ -11,6 +11,7 @@
 #include "rafs/fuse/inflight.h"
 #include "rafs/fuse/inode_map.h"
 #include "rafs/fuse/read_buffers.h"
+#include "rafs/fuse/read_failures.h"
 #include "rafs/fuse/session.h"
 #include "rafs/fuse/slow_reads.h"
 #include "rafs/fuse/workers.h"
@@ -45,6 +46,7 @@ struct Core {
   InflightTable inflight;
   SlowReads slow;
   ErrorLog errors;
+  ReadFailures read_failures;
   unsigned capabilities = 0;  // of the kernel (FUSE_CAP_*); set by the first request, before others
   std::atomic<bool> init_answered{false};
   std::unique_ptr<Channel> channel;  // last: its end needs nothing of the others any more

@@ -55,6 +55,7 @@ void InflightSlot::AddTo(FuseStats& stats) const {
   stats.readdirs += count(Operation::kReaddir);
   stats.xattrs += count(Operation::kXattr);
   stats.read_bytes += read_bytes_.load(std::memory_order_relaxed);
+  stats.waited_reads += waited_reads_.load(std::memory_order_relaxed);
   stats.errors += errors_.load(std::memory_order_relaxed);
 }
 

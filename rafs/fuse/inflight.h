@@ -37,6 +37,7 @@ class alignas(64) InflightSlot {
               TimePoint since);
   void End();
   void CountError() { Bump(errors_, 1); }
+  void CountWaitedRead() { Bump(waited_reads_, 1); }
   void CountReadBytes(std::uint64_t bytes) { Bump(read_bytes_, bytes); }
 
   /// False when the thread is between requests.
@@ -55,7 +56,7 @@ class alignas(64) InflightSlot {
   std::atomic<std::int64_t> start_{0};  // ticks of the steady clock; 0: nothing in flight
   std::atomic<std::uint64_t> inode_{0}, offset_{0}, size_{0};
   std::array<std::atomic<std::uint64_t>, kOperationCount> counts_{};
-  std::atomic<std::uint64_t> read_bytes_{0}, errors_{0};
+  std::atomic<std::uint64_t> read_bytes_{0}, errors_{0}, waited_reads_{0};
 };
 
 /// A fixed number of slots. Counters of threads that are gone stay in their slots.

@@ -30,13 +30,18 @@ std::size_t MaxWaiting(const FuseOptions& options) {
   return limit - std::min<std::size_t>(limit / 2, 4);
 }
 
+std::vector<log::Field> FieldsOf(const FuseOptions& options, const std::string& path) {
+  if (!options.log_fields.empty()) return options.log_fields;
+  return {{"mountpoint", path.empty() ? "(socket)" : path}};
+}
+
 class LiveSession : public FuseSession {
  public:
   LiveSession(std::shared_ptr<Core> core, std::string path)
       : core_(std::move(core)),
         workers_(core_, *core_->channel, core_->inflight,
                  {.name = core_->options.fs_name,
-                  .mountpoint = path.empty() ? "(socket)" : path,
+                  .log_fields = FieldsOf(core_->options, path),
                   .rest = RestingThreads(core_->options),
                   .max = ThreadLimit(core_->options)}),
         mount_{.path = std::move(path)} {}
@@ -47,7 +52,7 @@ class LiveSession : public FuseSession {
     if (socket_ >= 0) ::shutdown(socket_, SHUT_RD);  // replies may still leave
     if (workers_.JoinFor(kJoinTimeout)) return;
     log::Error("FUSE threads did not end; their memory is given up",
-               {{"mount", mount_.path}, {"threads", workers_.thread_count()}});
+               {{"mountpoint", mount_.path}, {"threads", workers_.thread_count()}});
   }
 
   Status Serve() { return workers_.Start(); }
@@ -65,7 +70,7 @@ class LiveSession : public FuseSession {
       log::Info(
           "the kernel's read-ahead for this mount stays small; large sequential reads are "
           "slower",
-          {{"mount", mount_.path}, {"error", raised.error()}});
+          {{"mountpoint", mount_.path}, {"error", raised.error()}});
     }
     return {};
   }
@@ -77,7 +82,7 @@ class LiveSession : public FuseSession {
     DAVIT_TRY(UnmountIdentity(mount_, lazy ? MNT_DETACH : 0));
     // After a lazy unmount the threads serve until the last open file is closed.
     if (!lazy && !workers_.JoinFor(kJoinTimeout)) {
-      log::Warn("FUSE threads are slow to end after the unmount", {{"mount", mount_.path}});
+      log::Warn("FUSE threads are slow to end after the unmount", {{"mountpoint", mount_.path}});
     }
     return {};
   }
@@ -97,6 +102,15 @@ class LiveSession : public FuseSession {
 
   FuseStats stats() const override { return core_->inflight.Totals(); }
 
+  std::optional<ReadFailure> LastReadFailure() const override {
+    return core_->read_failures.Last([this](const ReadFailure& failure) {
+      std::vector<Piece> pieces;
+      const Status located =
+          core_->fs->Locate(InodeId{failure.inode}, failure.offset, failure.size, pieces);
+      return located.ok() && Filesystem::IsLocal(pieces);
+    });
+  }
+
   void set_socket(int fd) { socket_ = fd; }
 
  private:
@@ -109,15 +123,15 @@ class LiveSession : public FuseSession {
     core_->channel->AnswerCancelled(core_->slow.CancelAll());
     if (!clean) {
       log::Warn("the mount is busy and is detached; programs that use it get errors",
-                {{"mount", mount_.path}, {"error", clean.error()}});
+                {{"mountpoint", mount_.path}, {"error", clean.error()}});
     }
     const Status detached = UnmountIdentity(mount_, MNT_FORCE | MNT_DETACH);
     if (workers_.JoinFor(std::chrono::seconds(1))) return;
     const Status aborted = AbortConnection(mount_);
     if (detached.ok() && aborted.ok()) return;
-    log::Error(
-        "cannot end a FUSE connection",
-        {{"mount", mount_.path}, {"error", aborted.ok() ? detached.error() : aborted.error()}});
+    log::Error("cannot end a FUSE connection",
+               {{"mountpoint", mount_.path},
+                {"error", aborted.ok() ? detached.error() : aborted.error()}});
   }
 
   const std::shared_ptr<Core> core_;
@@ -153,7 +167,7 @@ Result<std::unique_ptr<FuseSession>> FuseSession::Start(std::shared_ptr<const Fi
     log::Warn(
         "only you can see the mount: other users need the line user_allow_other in "
         "/etc/fuse.conf",
-        {{"mount", path}});
+        {{"mountpoint", path}});
     effective.allow_other = false;
   }
   DAVIT_TRY_ASSIGN(auto core, MakeCore(std::move(fs), effective));

@@ -4,10 +4,12 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "common/base/fd.h"
+#include "common/base/log.h"
 #include "rafs/fs/filesystem.h"
 #include "rafs/fuse/read_buffers.h"
 
@@ -16,6 +18,7 @@ namespace davit::rafs {
 struct FuseOptions {
   std::string mountpoint;  // must exist
   std::string fs_name = "davit";
+  std::vector<log::Field> log_fields;  // mount, image, volume: on each line of its threads
   int threads = 4;  // at most at rest; more are started while requests wait for disk or network
   int max_threads = 64;
   bool allow_other = true;
@@ -37,6 +40,14 @@ struct InflightRequest {
 struct FuseStats {
   std::uint64_t lookups = 0, getattrs = 0, opens = 0, reads = 0, read_bytes = 0, readdirs = 0;
   std::uint64_t xattrs = 0, errors = 0;
+  std::uint64_t waited_reads = 0;  // of the reads: those whose bytes had to be fetched first
+};
+
+/// A read that was answered with EIO.
+struct ReadFailure {
+  Error error;
+  std::chrono::system_clock::time_point at;
+  std::uint64_t inode = 0, offset = 0, size = 0;
 };
 
 /// A mounted file system, served by its own threads. Content is immutable, so the kernel may keep
@@ -59,6 +70,9 @@ class FuseSession {
   virtual bool alive() const = 0;
   virtual std::vector<InflightRequest> Inflight() const = 0;
   virtual FuseStats stats() const = 0;
+  /// The latest failure that still stands: its bytes are not here yet, and nothing else that had to
+  /// be fetched has come since (which says nothing about bytes that arrived damaged).
+  virtual std::optional<ReadFailure> LastReadFailure() const = 0;
 };
 
 /// Detaches the mount at `path` with fusermount3, as users have to: their own mounts only.

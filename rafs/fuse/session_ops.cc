@@ -72,10 +72,20 @@ class Call {
     if (err == EIO) {
       if (slot_ != nullptr) slot_->CountError();
       core_.errors.Report(OperationName(operation_), inode().value, offset_, size_, error);
+      if (operation_ == Operation::kRead && error.code() != Code::kCancelled) {
+        core_.read_failures.Add({.error = error,
+                                 .at = std::chrono::system_clock::now(),
+                                 .inode = inode().value,
+                                 .offset = offset_,
+                                 .size = size_});
+      }
     }
     ReplyErrno(err);
   }
   void Fail(const Error& error) { Fail(error, MetadataErrno(error)); }
+  void CountWaitedRead() {
+    if (slot_ != nullptr) slot_->CountWaitedRead();
+  }
   void CountReadBytes(std::uint64_t bytes) {
     if (slot_ != nullptr) slot_->CountReadBytes(bytes);
   }
@@ -366,7 +376,9 @@ void WaitAndReply(Call& call, SlowRead& read) {
   if (done.ok()) done = Filesystem::Ensure(ctx, pieces);
   fuse_req_interrupt_func(call.request(), nullptr, nullptr);  // no Signal(read) after this
   const bool killed = read.killed;
+  call.CountWaitedRead();
   if (!done) return call.Fail(done.error(), ReadErrno(done.error(), killed));
+  call.core().read_failures.OnFetched();
   ReplyContent(call, ctx, pieces, killed);
 }
 

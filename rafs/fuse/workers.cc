@@ -54,7 +54,7 @@ Status Workers::State::Spawn(std::shared_ptr<void> keep_alive) {
 void Workers::State::Run(std::shared_ptr<void> keep_alive) {
   SetThreadName("fuse " + options.name);
   {
-    const log::Scope scope({{"mount", options.mountpoint}});
+    const log::Scope scope(options.log_fields);
     Serve(keep_alive);
   }
   // Before the count goes down: who waits for the last thread expects everything to be closed.

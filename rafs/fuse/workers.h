@@ -32,10 +32,10 @@ class RequestSource {
 class Workers {
  public:
   struct Options {
-    std::string name;        // at most 12 characters are kept
-    std::string mountpoint;  // in every log line of the threads
-    std::size_t rest = 4;    // threads that wait for requests when there are none
-    std::size_t max = 64;    // in all
+    std::string name;                    // at most 12 characters are kept
+    std::vector<log::Field> log_fields;  // in every log line of the threads
+    std::size_t rest = 4;                // threads that wait for requests when there are none
+    std::size_t max = 64;                // in all
     Duration park_time = std::chrono::seconds(10);
   };
   /// `keep_alive` owns `source` and `slots`; every thread holds it until it ends.

@@ -153,6 +153,7 @@ void BlobCore::LoadInBackground() {
                      .host = users_.front()->source->Host(),
                      .run =
                          [self = shared_from_this(), user = users_.front(), ctx] {
+                           const log::Scope scope({{"image", user->image}});
                            const auto loaded = self->Load(ctx, *user);
                            {
                              MutexLock lock(self->mutex_);
@@ -268,7 +269,7 @@ void BlobCore::TryRoom() {
   }
   if (short_of() == 0) return Pump();
   log::Warn("no room to fetch the rest of a blob: it is fetched as it is read",
-            {{"blob", id_.value}, {"error", NoRoom()}});
+            {{"blob", id_.value}, {"image", ImageNames()}, {"error", NoRoom()}});
 }
 
 Error BlobCore::NoRoom() const {

@@ -109,8 +109,9 @@ BlobCacheImpl::~BlobCacheImpl() {
   if (env_.decode) env_.decode->Shutdown();
   for (const auto& core : cores) {
     if (const Status status = core->Flush(); !status.ok()) {
-      log::Warn("blob not flushed at the end",
-                {{"blob", core->id().value}, {"error", status.error()}});
+      log::Warn(
+          "blob not flushed at the end",
+          {{"blob", core->id().value}, {"image", core->ImageNames()}, {"error", status.error()}});
     }
     core->SaveAccessOrder();
   }
@@ -125,6 +126,7 @@ Result<std::shared_ptr<CachedBlob>> BlobCacheImpl::OpenBlob(const BlobSpec& spec
   auto user = std::make_shared<BlobUser>();
   user->source = spec.source;
   user->load_map = spec.load_map;
+  user->image = spec.image;
   MutexLock lock(mutex_);
   Entry& entry = FreeEntry(spec.id);
   if (entry.core && entry.core->size() != spec.uncompressed_size) {

@@ -29,6 +29,7 @@ struct BlobSpec {
   std::function<Result<std::shared_ptr<const BlobMap>>(const Context&)> load_map;
   /// Uncompressed size as the image's metadata says; load_map must agree.
   std::uint64_t uncompressed_size = 0;
+  std::string image;  // whose part it is, for log lines
 };
 
 struct BlobProgress {

@@ -97,6 +97,7 @@ struct LoadedMap {
 struct BlobUser {
   std::shared_ptr<BlobSource> source;
   std::function<Result<std::shared_ptr<const BlobMap>>(const Context&)> load_map;
+  std::string image;                  // for log lines
   std::atomic<bool> admitted{false};  // its map is the one that the content was verified by
 };
 
@@ -128,6 +129,8 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   // Users (blob_flights.cc). The last one is remembered when it goes.
   void AddUser(const std::shared_ptr<BlobUser>& user);
   void RemoveUser(const std::shared_ptr<BlobUser>& user);
+  /// The images that use it, for log lines of work that is for no reader in particular.
+  std::string ImageNames() const;
   /// The flight's own source first; the others are asked when it refuses.
   std::vector<std::shared_ptr<BlobSource>> SourcesFor(const Flight& flight) const;
 

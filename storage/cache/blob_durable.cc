@@ -66,7 +66,8 @@ void BlobCore::IndexDigests(const LoadedMap& loaded, std::span<const std::uint32
   const Status status =
       add ? env_.index->AddDigests(id_, rows) : env_.index->RemoveDigests(id_, rows);
   if (!status.ok())
-    log::Warn("digests not recorded", {{"blob", id_.value}, {"error", status.error()}});
+    log::Warn("digests not recorded",
+              {{"blob", id_.value}, {"image", ImageNames()}, {"error", status.error()}});
 }
 
 // Units that are on their way are left alone; the others are taken, so that nobody fetches them

@@ -31,6 +31,24 @@ void BlobCore::RemoveUser(const std::shared_ptr<BlobUser>& user) {
   if (users_.size() > 1) std::erase(users_, user);
 }
 
+std::string BlobCore::ImageNames() const {
+  constexpr std::size_t kMost = 4;  // a base layer may have hundreds of users
+  std::set<std::string> names;
+  {
+    const MutexLock lock(mutex_);
+    for (const auto& user : users_) {
+      if (!user->image.empty()) names.insert(user->image);
+    }
+  }
+  std::string out;
+  std::size_t left = kMost;
+  for (const std::string& name : names) {
+    if (left-- == 0) return fmt::format("{} and {} more", out, names.size() - kMost);
+    out += (out.empty() ? "" : " ") + name;
+  }
+  return out;
+}
+
 std::vector<std::shared_ptr<BlobSource>> BlobCore::SourcesFor(const Flight& flight) const {
   std::vector<std::shared_ptr<BlobSource>> sources;
   if (flight.source) sources.push_back(flight.source);
@@ -159,6 +177,11 @@ void BlobCore::Hurry(const FlightPtr& flight) {
 }
 
 void BlobCore::Launch(const FlightPtr& flight) {
+  if (flight->background_slot) {
+    flight->log_fields = {{"image", ImageNames()}};
+  } else {
+    flight->log_fields = log::ScopeFields();
+  }
   env_.fetch.Submit(FetchPool::Job{.cause = flight->cause,
                                    .host = SourcesFor(*flight).front()->Host(),
                                    .hurry = flight->hurry.get_token(),

@@ -54,7 +54,9 @@ std::uint64_t EvictLeastRecent(const std::vector<std::shared_ptr<BlobCore>>& cor
     if (one.ok()) {
       freed += *one;
     } else {
-      log::Warn("cannot evict", {{"blob", cores[i]->id().value}, {"error", one.error()}});
+      log::Warn("cannot evict", {{"blob", cores[i]->id().value},
+                                 {"image", cores[i]->ImageNames()},
+                                 {"error", one.error()}});
     }
   }
   return freed;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/base/log.h"
 #include "storage/cache/blob_core.h"
 #include "storage/cache/decoder.h"
 #include "storage/cache/reuse.h"
@@ -159,6 +160,7 @@ Status Transfer::HandOverEarly() {
 
 void RunFlight(const FlightPtr& flight) {
   BlobCore& core = *flight->blob;
+  const log::Scope scope(flight->log_fields);
   if (!core.Begin(*flight))
     return core.OnTransferEnd(*flight, Error(Code::kCancelled, "not begun"));
   std::vector<std::uint32_t> units;

@@ -11,6 +11,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/context.h"
+#include "common/base/log.h"
 #include "common/base/sync.h"
 #include "storage/blob/blob.h"
 
@@ -25,8 +26,9 @@ struct Flight : std::enable_shared_from_this<Flight> {
   Cause cause = Cause::kDemand;
   std::uint32_t first = 0;
   std::uint32_t last = 0;
-  std::vector<bool> claimed;   // which of them this flight brings; the rest fills gaps
-  std::string avoid_endpoint;  // it delivered a damaged unit: this flight is the second try
+  std::vector<bool> claimed;           // which of them this flight brings; the rest fills gaps
+  std::vector<log::Field> log_fields;  // of who asked, or the images whose background work it is
+  std::string avoid_endpoint;          // it delivered a damaged unit: this flight is the second try
   bool repair = false;
   std::shared_ptr<Flight> repaired;  // the first try; who waits for it hears how this one ends
   std::optional<TimePoint> fill_asked_at;  // of a fill

@@ -396,15 +396,6 @@ TEST(Endpoint, FormsAndLimits) {
       << longer.error().message();
 }
 
-TEST(Endpoint, WhatIsNoSocketIsNotRemoved) {
-  auto dir = *TempDir::Create("davit-csi");
-  const std::string file = dir.path() + "/precious";
-  ASSERT_TRUE(WriteFileAtomic(file, AsBytes("x")).ok());
-  EXPECT_FALSE(RemoveStaleSocket(file).ok());
-  EXPECT_TRUE(ReadFile(file).ok());
-  EXPECT_TRUE(RemoveStaleSocket(dir.path() + "/missing").ok());
-}
-
 TEST(ServerStart, RefusesDriverNamesThatCsiForbids) {
   test::MountTable table;
   test::FakeDaemon daemon(table);

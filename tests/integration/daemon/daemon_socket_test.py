@@ -64,6 +64,29 @@ class ProgramTest(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertFalse(os.path.exists(self.dir + "/s"))
 
+    def test_one_daemon_per_state_directory(self):
+        first = Daemon(self.dir).start()
+        self.addCleanup(first.stop)
+        second = run("--state-dir", self.dir + "/state", "--cache-dir", self.dir + "/cache", "--socket", self.dir + "/other.sock")
+        self.assertEqual(second.returncode, 1, second.stderr)
+        self.assertIn(f"{self.dir}/state is in use by process {first.process.pid}", second.stderr)
+        self.assertEqual(first.call("GET", "/healthz")["state"], "running")
+        first.kill()  # however it ends, the directory is free
+        first.start()
+        self.assertEqual(first.stop(), 0)
+
+    def test_a_live_socket_is_not_taken_over(self):
+        first = Daemon(self.dir).start()
+        self.addCleanup(first.stop)
+        second = run("--state-dir", self.dir + "/state2", "--socket", first.socket)
+        self.assertEqual(second.returncode, 1, second.stderr)
+        self.assertIn(f"process {first.process.pid} serves {first.socket}", second.stderr)
+        self.assertEqual(first.call("GET", "/api/v1/daemon")["pid"], first.process.pid)
+        first.kill()  # its socket stays, and is nobody's
+        self.assertTrue(os.path.exists(first.socket))
+        third = run("--state-dir", self.dir + "/state2", "--socket", first.socket, "--idle-exit", "100ms")
+        self.assertEqual(third.returncode, 0, third.stderr)
+
     def test_commands_without_a_daemon_name_the_socket(self):
         result = davit("ps", "--socket", self.dir + "/none.sock", ok=False)
         self.assertEqual(result.returncode, 1)
@@ -108,6 +131,16 @@ class SocketTest(unittest.TestCase):
                 ("GET", "/nothing", None, 404, "not_found")]:
             got, text, _ = self.daemon.request(method, path, body)
             self.assertEqual((got, json.loads(text)["code"]), (status, code), (method, path, text))
+
+    def test_the_request_id_is_in_reply_and_log(self):
+        status, text, headers = self.daemon.request("DELETE", "/api/v1/mounts/m?force=perhaps", headers={"X-Request-Id": "test-4711"})
+        self.assertEqual((status, headers["X-Request-Id"], json.loads(text)["request_id"]), (400, "test-4711", "test-4711"))
+        line = next(line for line in map(json.loads, self.daemon.log_text().splitlines()) if line.get("request") == "test-4711")
+        self.assertEqual((line["msg"], line["status"]), ("API call", 400))
+        # What HTTP itself refuses is answered in the same form.
+        status, text, headers = self.daemon.request("POST", "/api/v1/mounts", "x" * (9 << 20))
+        self.assertEqual((status, json.loads(text)["code"]), (413, "invalid_argument"))
+        self.assertEqual(json.loads(text)["request_id"], headers["X-Request-Id"])
 
     def test_metrics(self):
         _, text, headers = self.daemon.request("GET", "/metrics")

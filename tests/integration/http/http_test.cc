@@ -186,7 +186,7 @@ TEST(ServerTest, UnixSocketIsPrivateAndHandlersMayThrow) {
       Server::Start({.unix_socket = socket + "x"}, [](const ServerRequest&) { return Response{}; })
           .error()
           .code(),
-      Code::kAlreadyExists);
+      Code::kFailedPrecondition);
   EXPECT_EQ(Server::Start({.unix_socket = dir->path() + "/" + std::string(120, 'l')},
                           [](const ServerRequest&) { return Response{}; })
                 .error()
@@ -274,6 +274,87 @@ TEST(ServerTest, TcpPortAndBodyLimit) {
   request.url = "http://127.0.0.1:" + std::to_string((*server)->port()) + "/";
   request.body = std::string(1000, 'x');
   EXPECT_EQ(client->Do({}, request)->status, 413);
+}
+
+// All that comes back for a request which is sent as it is.
+std::string SendRaw(int port, const std::string& text) {
+  const UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<std::uint16_t>(port));
+  EXPECT_EQ(::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  for (std::size_t sent = 0; sent < text.size();) {
+    const ssize_t n = ::send(fd.get(), text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
+    if (n <= 0) break;  // it has heard enough
+    sent += static_cast<std::size_t>(n);
+  }
+  std::string out;
+  char buffer[4096];
+  while (true) {
+    const ssize_t n = ::recv(fd.get(), buffer, sizeof buffer, 0);
+    if (n <= 0) return out;
+    out.append(buffer, static_cast<std::size_t>(n));
+  }
+}
+
+TEST(ServerTest, WhatTheServerRefusesByItselfHasABodyToo) {
+  auto server = Server::Start({.address = "127.0.0.1:0", .max_body_bytes = 100},
+                              [](const ServerRequest& request) {
+                                return Response{request.path == "/empty" ? 404 : 200, {}, ""};
+                              });
+  ASSERT_TRUE(server.ok());
+  const struct {
+    std::string request;
+    int status;
+    std::string code;
+  } cases[] = {
+      {"GET /empty HTTP/1.1\r\nHost: x\r\n\r\n", 404, "not_found"},
+      {"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", 413, "invalid_argument"},
+      {"GET /" + std::string(20'000, 'a') + " HTTP/1.1\r\nHost: x\r\n\r\n", 414,
+       "invalid_argument"},
+      {"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", 400, "invalid_argument"},
+      {"nonsense\r\n\r\n", 400, "invalid_argument"},
+      {"GET / HTTP/1.1\r\nHost: x\r\nRange: bytes=9-1\r\n\r\n", 416, "invalid_argument"},
+  };
+  for (const auto& one : cases) {
+    const std::string reply = SendRaw((*server)->port(), one.request);
+    EXPECT_NE(reply.find("HTTP/1.1 " + std::to_string(one.status)), std::string::npos)
+        << one.request.substr(0, 40) << "\n"
+        << reply;
+    const std::size_t body = reply.find("\r\n\r\n");
+    ASSERT_NE(body, std::string::npos) << one.request.substr(0, 40);
+    EXPECT_TRUE(reply.substr(body + 4).starts_with("{\"code\":\"" + one.code + "\",\"message\":\""))
+        << one.request.substr(0, 40) << "\n"
+        << reply;
+    EXPECT_NE(reply.find("\r\nX-Request-Id: "), std::string::npos) << reply;
+  }
+}
+
+TEST(ServerTest, ASocketIsTakenOverFromTheDeadOnly) {
+  auto dir = TempDir::Create("davit-http");
+  const std::string socket = dir->path() + "/s";
+  const auto ok = [](const ServerRequest&) { return Response{200, {}, "ok"}; };
+  auto first = Server::Start({.unix_socket = socket}, ok);
+  ASSERT_TRUE(first.ok());
+  const auto second = Server::Start({.unix_socket = socket}, ok);
+  ASSERT_FALSE(second.ok());
+  EXPECT_EQ(second.error().code(), Code::kFailedPrecondition);
+  Request request;
+  request.url = "http://davitd/";
+  request.unix_socket = socket;
+  auto client = Client::Create({});
+  const auto reply = client->Do({}, request);  // the first one still serves
+  ASSERT_TRUE(reply.ok()) << reply.error().ToString();
+  EXPECT_EQ(reply->status, 200);
+  // A process that was killed leaves its socket.
+  const std::string kept = dir->path() + "/kept";
+  ASSERT_EQ(::link(socket.c_str(), kept.c_str()), 0);
+  first->reset();
+  ASSERT_EQ(::rename(kept.c_str(), socket.c_str()), 0);
+  const auto third = Server::Start({.unix_socket = socket}, ok);
+  ASSERT_TRUE(third.ok()) << third.error().ToString();
+  EXPECT_EQ(client->Do({}, request)->status, 200);
 }
 
 }  // namespace

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """kill -9 of davitd and of davit-csi around published volumes, with the real programs."""
-import contextlib
 import glob
-import json
 import os
 import random
 import signal
@@ -11,81 +9,10 @@ import sys
 import time
 import unittest
 
+from csi_fixture import PATIENCE, Driver
 from daemon_fixture import BIN, Registry, is_mounted, make_rafs, wait_for, workspace
 
 FILES = {"etc/hello": b"hello\n", **{f"data/{n}": random.Random(n).randbytes(400_000 + n) for n in range(8)}}
-PATIENCE = 60
-
-
-class Driver:
-    """davit-csi with an embedded davitd; may be killed and started again on its directories."""
-
-    def __init__(self, root):
-        self.root = root
-        self.endpoint = f"unix://{root}/csi.sock"
-        self.state = os.path.join(root, "state")
-        self.log = os.path.join(root, "csi.log")
-        self.broken = os.path.join(root, "davitd-is-broken")
-        self.process = None
-        # davitd that can be kept from starting, as a full disk or a bad update would.
-        self.program = os.path.join(root, "davitd-wrapper")
-        with open(self.program, "w", encoding="utf-8") as script:
-            script.write(f'#!/bin/sh\n[ ! -e "{self.broken}" ] || exit 1\nexec "{BIN}/davitd" "$@"\n')
-        os.chmod(self.program, 0o755)
-
-    def start(self):
-        env = {k: v for k, v in os.environ.items() if not k.startswith("DAVIT_")}
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [f"{BIN}/davit-csi", "--endpoint", self.endpoint, "--node-id", "test", "--state-dir", self.state, "--embedded-daemon",
-                 "--daemon-program", self.program, "--log-level", "debug"], stdout=log, stderr=log, env=env)
-        return self
-
-    def wait_ready(self):
-        wait_for(lambda: "true" in self.call("probe").stdout, PATIENCE, "davit-csi")
-        return self
-
-    def call(self, *words):
-        return subprocess.run([f"{BIN}/davit-csi-client", "--endpoint", self.endpoint, *words], capture_output=True, text=True, check=False)
-
-    def publish_words(self, image, target, volume="v"):
-        return ["publish", "--volume-id", volume, "--target", target, "--image", image, "--attribute", "plainHTTP=true", "--read-only"]
-
-    def publish(self, image, target, volume="v"):
-        return self.call(*self.publish_words(image, target, volume))
-
-    def unpublish(self, target, volume="v"):
-        return self.call("unpublish", "--volume-id", volume, "--target", target)
-
-    def problems(self, target, volume="v"):
-        """What NodeGetVolumeHealth says is wrong; nothing of a healthy volume."""
-        done = self.call("health", "--volume-id", volume, "--target", target)
-        return json.loads(done.stdout)["volume_health"]["health_statuses"] if done.returncode == 0 else done.stderr
-
-    def daemon_pid(self):
-        try:
-            with open(os.path.join(self.state, "csi/davitd.pid"), encoding="utf-8") as text:
-                return int(text.read() or 0)
-        except OSError:
-            return 0
-
-    def kill_daemon(self):
-        pid = self.daemon_pid()
-        os.kill(pid, signal.SIGKILL)
-        return pid
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self):
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(PATIENCE)
-
-    def log_tail(self):
-        with open(self.log, encoding="utf-8", errors="replace") as log:
-            return log.read()[-4000:]
 
 
 class CsiKillTest(unittest.TestCase):
@@ -104,18 +31,10 @@ class CsiKillTest(unittest.TestCase):
         self.dir = context.__enter__()
         self.addCleanup(context.__exit__, None, None, None)
         self.driver = Driver(self.dir)
-        self.addCleanup(self.end)
+        self.addCleanup(self.driver.end)
         os.makedirs(os.path.join(self.dir, "pod"))
         self.target = os.path.join(self.dir, "pod/mount")
         self.driver.start().wait_ready()
-
-    def end(self):
-        os.path.exists(self.driver.broken) and os.unlink(self.driver.broken)
-        self.driver.stop()
-        pid = self.driver.daemon_pid()  # left by a driver that was killed and not started again
-        if pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
 
     def ok(self, done):
         self.assertEqual(done.returncode, 0, done.stderr + "\n" + self.driver.log_tail())

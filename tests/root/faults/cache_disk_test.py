@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """The disk below the cache is full, read-only, or fails: readers see right bytes or EIO, and it heals."""
+import concurrent.futures
 import errno
 import glob
+import json
 import os
 import subprocess
 import sys
@@ -220,6 +222,30 @@ class FailingDiskTest(DiskCase):
         self.daemon.start()
         self.check_all(point)
         self.check_alive()
+
+    def test_it_hangs_while_space_is_freed(self):
+        """Nobody but who asked for the space waits for the disk."""
+        self.start_daemon()
+        self.check_all(self.mount())
+        self.daemon.call("DELETE", "/api/v1/mounts/m")
+        cached = wait_for(lambda: (lambda blobs: blobs and not any(blob["in_use"] for blob in blobs) and blobs)(
+            self.daemon.call("GET", "/api/v1/cache")["blobs"]), 20, "an unused blob")
+        self.switch(unlink=-1, punch=-1, rename=-1)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(self.daemon.request, "POST", "/api/v1/cache/evict", {"bytes": cached[0]["bytes_ready"]})
+            try:
+                wait_for(lambda: self.log_lines("freeing space on request"), 20, "the eviction")
+                self.assertEqual(self.daemon.request("POST", "/api/v1/cache/evict", {"bytes": 1})[0], 423)
+                for path in ("/healthz", "/api/v1/cache", "/api/v1/mounts", "/api/v1/metrics", "/metrics", "/api/v1/daemon"):
+                    began = time.monotonic()
+                    self.daemon.request("GET", path, timeout=5)
+                    self.assertLess(time.monotonic() - began, 2, path)
+                self.assertFalse(asked.done())
+            finally:
+                self.switch()
+            status, text, _ = asked.result(30)
+        self.assertEqual(status, 200, text)
+        self.assertGreater(json.loads(text)["freed_bytes"], 0)
 
     def test_it_fails_now_and_then(self):
         self.start_daemon(cache__flush_interval="50ms")

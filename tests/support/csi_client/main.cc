@@ -20,7 +20,7 @@ namespace v1 = csi::v1;
 
 struct Options {
   std::string endpoint = "unix:///csi/csi.sock";
-  std::string authority = "localhost";
+  std::string authority = "localhost", request_id;
   double timeout = 120;
   std::string volume_id, path, image, mode = "SINGLE_NODE_WRITER";
   std::vector<std::string> attributes, secrets, secret_files;
@@ -91,6 +91,7 @@ class Client {
     context.set_wait_for_ready(false);
     context.set_deadline(std::chrono::system_clock::now() +
                          std::chrono::milliseconds(static_cast<int>(options_.timeout * 1000)));
+    if (!options_.request_id.empty()) context.AddMetadata("x-request-id", options_.request_id);
     Reply reply;
     const grpc::Status status = (stub.*method)(&context, request, &reply);
     return Print(status, reply);
@@ -182,6 +183,7 @@ int main(int argc, char** argv) {
   app.add_option("--endpoint", options.endpoint, "The driver's socket")->capture_default_str();
   app.add_option("--timeout", options.timeout, "Seconds for each call")->capture_default_str();
   app.add_option("--authority", options.authority, "HTTP/2 :authority")->capture_default_str();
+  app.add_option("--request-id", options.request_id, "Metadata x-request-id of each call");
   auto* info = app.add_subcommand("info", "Driver and node");
   auto* probe = app.add_subcommand("probe", "Whether the driver is ready");
   auto* capabilities = app.add_subcommand("capabilities", "What the driver can do");

@@ -85,12 +85,12 @@ class Daemon:
         with open(self.log, encoding="utf-8", errors="replace") as log:
             return log.read()
 
-    def request(self, method, path, body=None, timeout=60):
+    def request(self, method, path, body=None, timeout=60, headers=None):
         """(status, text, headers)"""
         connection = UnixConnection(self.socket, timeout)
         try:
             text = None if body is None else body if isinstance(body, str) else json.dumps(body)
-            connection.request(method, path, text, {"Content-Type": "application/json"})
+            connection.request(method, path, text, {"Content-Type": "application/json", **(headers or {})})
             reply = connection.getresponse()
             return reply.status, reply.read().decode(), dict(reply.getheaders())
         finally:

@@ -5,7 +5,8 @@
 // SWITCHES is a file outside of both; it is looked at before every operation. A line of it is
 // "OPERATION ERRNO", for example "write 5"; operations: read, read_unwritten (of files that were
 // not written to while the switch is on), write, sync, truncate, punch, open_write, create, unlink,
-// rename, mkdir. Without the file all is well. Ends with the unmount.
+// rename, mkdir. The errno -1 makes the operation wait for as long as the line is there. Without
+// the file all is well. Ends with the unmount.
 
 #define FUSE_USE_VERSION 31
 #include <dirent.h>
@@ -34,13 +35,19 @@ std::set<std::string, std::less<>> written;  // NOLINT
 
 // Negative errno when the operation is to fail now.
 int Fails(std::string_view operation) {
-  std::ifstream file(switches);
-  std::string name;
-  int error = 0;
-  while (file >> name >> error) {
-    if (name == operation) return -error;
+  while (true) {
+    std::ifstream file(switches);
+    std::string name;
+    int error = 0;
+    bool wait = false;
+    while (!wait && file >> name >> error) {
+      if (name != operation) continue;
+      if (error >= 0) return -error;
+      wait = true;
+    }
+    if (!wait) return 0;
+    ::usleep(10'000);
   }
-  return 0;
 }
 
 std::string Real(const char* path) { return root + path; }

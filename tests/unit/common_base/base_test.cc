@@ -11,6 +11,7 @@
 #include "common/base/context.h"
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "common/base/request_id.h"
 #include "common/base/result.h"
 #include "common/base/sync.h"
 #include "common/base/thread_pool.h"
@@ -151,6 +152,49 @@ TEST(Log, JsonLineHoldsScopeAndEscapes) {
   EXPECT_NE(text.find(R"("msg":"second"})"), std::string::npos) << text;
   EXPECT_EQ(text.find("not written"), std::string::npos);
   EXPECT_FALSE(log::ParseLevel("loud").ok());
+}
+
+TEST(Log, TasksOfAPoolLogWithTheFieldsOfWhoSubmittedThem) {
+  auto dir = TempDir::Create("davit-log");
+  ASSERT_TRUE(dir.ok());
+  const std::string path = dir->path() + "/log";
+  ASSERT_TRUE(log::Configure({.level = log::Level::kInfo, .file = path}).ok());
+  {
+    ThreadPool pool("carry", 1);
+    const log::Scope outer({{"request", "r1"}, {"image", "outer"}});
+    ASSERT_TRUE(pool.Submit([] {
+                      EXPECT_EQ(log::ScopeValue("request"), "r1");
+                      const log::Scope inner({{"image", "inner"}});
+                      EXPECT_EQ(log::ScopeValue("image"), "inner");
+                      log::Info("task", {{"n", 1}});
+                      log::Info("own", {{"image", "own"}});
+                    })
+                    .ok());
+    pool.WaitIdle();
+    std::string left = "?";
+    {
+      std::thread([&] {
+        static_cast<void>(pool.Submit([&left] { left = log::ScopeValue("request"); }));
+      }).join();
+      pool.WaitIdle();
+    }
+    EXPECT_EQ(left, "");  // nothing stays with the pool's thread
+  }
+  ASSERT_TRUE(log::Configure({}).ok());
+  const std::string text = *ReadFile(path);
+  // Each key once, from the innermost scope that has it.
+  EXPECT_NE(text.find("task request=r1 image=inner n=1\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("own request=r1 image=own\n"), std::string::npos) << text;
+}
+
+TEST(RequestId, CallersMayNameTheirCallsWithinLimits) {
+  EXPECT_EQ(RequestIdOf("kubelet-7:a.b_c"), "kubelet-7:a.b_c");
+  EXPECT_EQ(RequestIdOf(std::string(128, 'x')), std::string(128, 'x'));
+  for (const std::string& bad : {std::string(), std::string(129, 'x'), std::string("a b"),
+                                 std::string("a\nb"), std::string("a\"b")}) {
+    EXPECT_EQ(RequestIdOf(bad).size(), 16U) << bad;
+  }
+  EXPECT_NE(NewRequestId(), NewRequestId());
 }
 
 }  // namespace

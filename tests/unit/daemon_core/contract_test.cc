@@ -213,6 +213,7 @@ TEST_F(ContractTest, FailedAndPendingMountsFitToo) {
   Expect("POST", "/api/v1/mounts", "/api/v1/mounts", R"({"id":"m","source":"s","mountpoint":"/m"})",
          202);
   Expect("DELETE", "/api/v1/mounts/{id}", "/api/v1/mounts/m", "", 202);
+  Expect("POST", "/api/v1/cache/evict", "/api/v1/cache/evict", R"({"bytes":1})", 202);
   service.pending = false;
   for (const Code code :
        {Code::kUnauthenticated, Code::kPermissionDenied, Code::kNotFound, Code::kAlreadyExists,

@@ -133,7 +133,11 @@ class FakeMounter::Session final : public rafs::FuseSession {
     const MutexLock lock(owner_.mutex_);
     return owner_.inflight_;
   }
-  rafs::FuseStats stats() const override { return {}; }
+  rafs::FuseStats stats() const override { return {.reads = 10, .errors = 1, .waited_reads = 3}; }
+  std::optional<rafs::ReadFailure> LastReadFailure() const override {
+    const MutexLock lock(owner_.mutex_);
+    return owner_.read_failure_;
+  }
 
  private:
   FakeMounter& owner_;
@@ -150,6 +154,10 @@ Result<std::unique_ptr<rafs::FuseSession>> FakeMounter::Start(const rafs::FuseOp
 void FakeMounter::FailWith(std::optional<Error> error) {
   const MutexLock lock(mutex_);
   error_ = std::move(error);
+}
+void FakeMounter::SetReadFailure(std::optional<rafs::ReadFailure> failure) {
+  const MutexLock lock(mutex_);
+  read_failure_ = std::move(failure);
 }
 void FakeMounter::SetInflight(std::vector<rafs::InflightRequest> inflight) {
   const MutexLock lock(mutex_);

@@ -98,6 +98,7 @@ class FakeMounter {
   /// Somebody else unmounts everything.
   void Kill() { alive_ = false; }
   void Revive() { alive_ = true; }
+  void SetReadFailure(std::optional<rafs::ReadFailure> failure);
   void SetInflight(std::vector<rafs::InflightRequest> inflight);
   int live_sessions() const { return live_.load(); }
   int started() const { return started_.load(); }
@@ -108,6 +109,7 @@ class FakeMounter {
   std::atomic<int> live_{0}, started_{0};
   mutable Mutex mutex_;
   std::optional<Error> error_ DAVIT_GUARDED_BY(mutex_);
+  std::optional<rafs::ReadFailure> read_failure_ DAVIT_GUARDED_BY(mutex_);
   std::vector<rafs::InflightRequest> inflight_ DAVIT_GUARDED_BY(mutex_);
 };
 
@@ -130,7 +132,11 @@ class FakeService final : public daemon::Service {
   std::string MetricsText() const override { return "davit_mounts 1\n"; }
   std::vector<daemon::api::InflightIo> Inflight() const override;
   daemon::api::CacheInfo Cache() const override;
-  Result<std::uint64_t> Evict(std::uint64_t bytes) override { return bytes / 2; }
+  Result<std::optional<std::uint64_t>> Evict(std::uint64_t bytes, Duration wait) override {
+    last_wait = wait;
+    if (pending) return std::optional<std::uint64_t>();
+    return std::optional<std::uint64_t>(bytes / 2);
+  }
 
   daemon::api::MountInfo mount{.id = "m",
                                .source = "registry/app:v1",

@@ -33,18 +33,18 @@ TEST_F(HungIoTest, OldestFirstAndMarked) {
 
 TEST_F(HungIoTest, EachRequestIsReportedOnce) {
   mounter.SetInflight({{"read", 5, 0, 4096, milliseconds(2000)}});
-  EXPECT_EQ(report.Check(List(), events), 1);
-  EXPECT_EQ(report.Check(List(), events), 0);
+  EXPECT_EQ(report.Check(List(), {}, events), 1);
+  EXPECT_EQ(report.Check(List(), {}, events), 0);
   mounter.SetInflight(
       {{"read", 5, 0, 4096, milliseconds(9000)}, {"read", 7, 0, 1, milliseconds(1500)}});
-  EXPECT_EQ(report.Check(List(), events), 1);
+  EXPECT_EQ(report.Check(List(), {}, events), 1);
   EXPECT_EQ(events.Since(0).size(), 2U);
   EXPECT_EQ(events.Since(0)[0].kind, "hung_io");
   // Answered, and later it hangs again.
   mounter.SetInflight({});
-  EXPECT_EQ(report.Check(List(), events), 0);
+  EXPECT_EQ(report.Check(List(), {}, events), 0);
   mounter.SetInflight({{"read", 5, 0, 4096, milliseconds(2000)}});
-  EXPECT_EQ(report.Check(List(), events), 1);
+  EXPECT_EQ(report.Check(List(), {}, events), 1);
 }
 
 }  // namespace

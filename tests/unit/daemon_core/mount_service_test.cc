@@ -268,6 +268,19 @@ TEST_F(MountServiceTest, AMountedOneCanBeAskedForMore) {
   EXPECT_EQ(images.last_start(), storage::FillStart::kAtOnce);
 }
 
+TEST_F(MountServiceTest, ABackgroundFillWithoutRoomEndsNoMount) {
+  Open();
+  images.BlockListed(true);
+  api::MountRequest request = Request();
+  request.fill = true;
+  request.ready = api::Ready::kPrefetched;
+  ASSERT_TRUE(service->Mount(request, Duration::zero()).ok());
+  images.EndFills(Error(Code::kResourceExhausted, "no room"));  // the list still comes
+  EXPECT_EQ(service->Get("m")->state, "mounting");
+  images.BlockListed(false);
+  EXPECT_TRUE(Await("m", "mounted"));
+}
+
 TEST_F(MountServiceTest, AMountedOneThatCannotBecomeMoreStays) {
   Open();
   ASSERT_TRUE(service->Mount(Request(), kPatience).ok());
@@ -302,6 +315,28 @@ TEST_F(MountServiceTest, AStopWhileMoreIsAskedForKeepsTheRecord) {
   Reopen(OnStop::kUnmount);
   images.BlockListed(false);
   EXPECT_TRUE(Await("m", "mounted"));
+}
+
+TEST_F(MountServiceTest, AFailedReadShowsInTheMountUntilItHeals) {
+  Open();
+  ASSERT_TRUE(service->Mount(Request(), kPatience).ok());
+  EXPECT_EQ(service->Get("m")->error, "");
+  EXPECT_EQ(service->Get("m")->waited_reads, 3U);
+  mounter.SetReadFailure(rafs::ReadFailure{
+      .error = Error(Code::kDataLoss, "chunk 3 of blob abc"),
+      .at = std::chrono::system_clock::time_point(std::chrono::seconds(1'700'000'123)),
+      .inode = 5,
+      .offset = 4096,
+      .size = 512});
+  const auto info = service->Get("m");
+  EXPECT_EQ(info->state, "mounted");
+  EXPECT_EQ(info->error, "reading inode 5 at 4096 failed: chunk 3 of blob abc");
+  EXPECT_EQ(info->error_code, "data_loss");
+  EXPECT_EQ(info->error_at_unix, 1'700'000'123);
+  EXPECT_EQ(service->List()[0].error, info->error);
+  EXPECT_TRUE(service->Mount(Request(), kPatience).ok());  // no reason to refuse the mount
+  mounter.SetReadFailure(std::nullopt);
+  EXPECT_EQ(service->Get("m")->error, "");
 }
 
 TEST_F(MountServiceTest, RestartKeepsPlaceAndDigest) {

@@ -44,6 +44,7 @@ TEST_F(RoutesTest, WhatIsNotDoneYetIs202) {
   service.pending = true;
   EXPECT_EQ(Ask("POST", "/api/v1/mounts", kRequest).status, 202);
   EXPECT_EQ(Ask("DELETE", "/api/v1/mounts/m").status, 202);
+  EXPECT_EQ(Ask("POST", "/api/v1/cache/evict", R"({"bytes":1})").status, 202);
 }
 
 TEST_F(RoutesTest, WithoutAFreeSlotNobodyWaits) {
@@ -65,6 +66,21 @@ TEST_F(RoutesTest, ErrorsHaveTheirStatusCodeAndRetryAfter) {
   EXPECT_EQ(response.status, 503);
   EXPECT_EQ(CodeOf(response), "unavailable");
   EXPECT_EQ(response.headers.Get("Retry-After"), "2");
+}
+
+TEST_F(RoutesTest, EveryCallHasAnIdThatItsReplyNames) {
+  http::ServerRequest request{
+      .method = "GET", .path = "/api/v1/mounts/none", .query = {}, .headers = {}, .body = {}};
+  request.headers.Set("x-request-id", "mine-1");
+  auto response = Handle(service, slots, options, request);
+  EXPECT_EQ(response.headers.Get("X-Request-Id"), "mine-1");
+  EXPECT_EQ(json::Parse(response.body, "body")->value("request_id", ""), "mine-1");
+  request.headers.Set("x-request-id", "not \"an\" id");
+  response = Handle(service, slots, options, request);
+  const std::string made(response.headers.Get("X-Request-Id").value_or(""));
+  EXPECT_EQ(made.size(), 16U);
+  EXPECT_EQ(json::Parse(response.body, "body")->value("request_id", ""), made);
+  EXPECT_NE(Ask("GET", "/healthz").headers.Get("X-Request-Id"), std::nullopt);
 }
 
 TEST_F(RoutesTest, BadRequestsAreRefusedBeforeTheService) {
@@ -95,7 +111,8 @@ TEST_F(RoutesTest, ArgumentsArrive) {
   EXPECT_EQ(service.last_level, "debug");
   EXPECT_EQ(api::EventsFromJson(Ask("GET", "/api/v1/events", "", {{"since", "1"}}).body)->size(),
             2U);
-  EXPECT_EQ(Ask("POST", "/api/v1/cache/evict", R"({"bytes":10})").body, R"({"freed_bytes":5})");
+  EXPECT_EQ(Ask("POST", "/api/v1/cache/evict", R"({"bytes":10})").body,
+            R"({"state":"evicted","freed_bytes":5})");
   EXPECT_EQ(Ask("POST", "/api/v1/mounts/other/prefetch").status, 404);
 }
 

@@ -13,6 +13,7 @@
 #include "rafs/fuse/inode_map.h"
 #include "rafs/fuse/mount_point.h"
 #include "rafs/fuse/read_buffers.h"
+#include "rafs/fuse/read_failures.h"
 #include "rafs/fuse/workers.h"
 
 namespace davit::rafs {
@@ -34,6 +35,33 @@ TEST(InodeMapTest, IsABijectionWithTheRootAtOne) {
     }
     EXPECT_EQ(nodes.size(), 6U);
   }
+}
+
+TEST(ReadFailuresTest, StandUntilTheirBytesOrOthersCome) {
+  ReadFailures failures;
+  std::set<std::uint64_t> local;
+  const auto is_local = [&](const ReadFailure& one) { return local.contains(one.inode); };
+  const auto add = [&](std::uint64_t inode, Code code) {
+    failures.Add({.error = Error(code, "why"),
+                  .at = std::chrono::system_clock::now(),
+                  .inode = inode,
+                  .offset = 0,
+                  .size = 4096});
+  };
+  EXPECT_FALSE(failures.Last(is_local).has_value());
+  add(1, Code::kDataLoss);
+  add(2, Code::kUnavailable);
+  EXPECT_EQ(failures.Last(is_local)->inode, 2U);
+  failures.OnFetched();  // the registry is back; what was damaged may still be
+  EXPECT_EQ(failures.Last(is_local)->inode, 1U);
+  local.insert(1);
+  EXPECT_FALSE(failures.Last(is_local).has_value());
+  local.clear();  // evicted: it was read in the meantime, that is what counts
+  EXPECT_FALSE(failures.Last(is_local).has_value());
+  for (std::uint64_t inode = 0; inode < 1000; ++inode) add(inode, Code::kDataLoss);  // bounded
+  EXPECT_EQ(failures.Last(is_local)->inode, 999U);
+  for (std::uint64_t inode = 900; inode < 1000; ++inode) local.insert(inode);
+  EXPECT_FALSE(failures.Last(is_local).has_value());
 }
 
 TEST(InflightTest, ListsWhatIsUnderWayAndKeepsCounters) {
