@@ -167,6 +167,7 @@ void BlobCore::ReadAheadOnHit(const BlobUser& user, LoadedMap& loaded, ChunkSpan
   }
   for (const FlightPtr& flight : started) {
     flight->source = user.source;
+    flight->owner = user.image;
     Launch(flight);
   }
 }
@@ -178,12 +179,14 @@ void BlobCore::Hurry(const FlightPtr& flight) {
 
 void BlobCore::Launch(const FlightPtr& flight) {
   if (flight->background_slot) {
-    flight->log_fields = {{"image", ImageNames()}};
+    flight->owner = ImageNames();
+    flight->log_fields = {{"image", flight->owner}};
   } else {
     flight->log_fields = log::ScopeFields();
   }
   env_.fetch.Submit(FetchPool::Job{.cause = flight->cause,
                                    .host = SourcesFor(*flight).front()->Host(),
+                                   .owner = flight->owner,
                                    .hurry = flight->hurry.get_token(),
                                    .run = [flight] { RunFlight(flight); },
                                    .fill_asked_at = flight->fill_asked_at,
@@ -203,6 +206,7 @@ Status BlobCore::EnsureStep(const Context& ctx, const BlobUser& user, LoadedMap&
     if (wanted.empty()) return {};
     for (const FlightPtr& flight : started) {
       flight->source = user.source;
+      flight->owner = user.image;
       Launch(flight);
     }
     bool all = true;
@@ -335,6 +339,7 @@ void BlobCore::OnDamaged(Flight& flight, std::uint32_t unit, const std::string& 
   auto repair = std::make_shared<Flight>();
   repair->blob = shared_from_this();
   repair->source = flight.source;
+  repair->owner = flight.owner;
   repair->cause = flight.hurry.stop_requested() ? Cause::kDemand : flight.cause;
   repair->first = unit;
   repair->last = unit + 1;

@@ -27,6 +27,7 @@ struct Flight : std::enable_shared_from_this<Flight> {
   std::uint32_t first = 0;
   std::uint32_t last = 0;
   std::vector<bool> claimed;           // which of them this flight brings; the rest fills gaps
+  std::string owner;                   // the image that it is for
   std::vector<log::Field> log_fields;  // of who asked, or the images whose background work it is
   std::string avoid_endpoint;          // it delivered a damaged unit: this flight is the second try
   bool repair = false;

@@ -15,8 +15,8 @@ namespace davit::storage {
 /// Thread-safe; one per node. Fetch() blocks the caller's thread, on which the sink runs.
 ///
 /// Order: kDemand before kReadAhead before kPrefetch before kBackfill, first come first served
-/// within one cause; so among volumes too: each has few reads waiting at a time, and each new one
-/// goes to the end. While a demand read or what is read ahead for it waits or runs anywhere on the
+/// within one cause (the cache asks for as much at a time as may run, image by image: FetchPool).
+/// While a demand read or what is read ahead for it waits or runs anywhere on the
 /// node, transfers of kPrefetch and kBackfill stand still between two pieces (`max_yield` in all
 /// per transfer, so that they end). Patience: kUnavailable and kDeadlineExceeded of the source are
 /// retried with exponential back-off and jitter until `patience` has passed since the last
