@@ -416,6 +416,18 @@ class CommandLineTest(unittest.TestCase):
         self.assertEqual(failed.returncode, 1)
         self.assertIn("davit ps", failed.stderr)
 
+    def test_two_first_mounts_at_once_share_a_daemon(self):
+        points = [self.point, os.path.join(self.dir, "other")]
+        os.makedirs(points[1])
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda point: self.run_davit("mount", self.image, point), points))
+        pid = json.loads(self.run_davit("info", "--output", "json").stdout)["pid"]
+        self.addCleanup(lambda: os.path.exists(f"/proc/{pid}") and os.kill(pid, signal.SIGTERM))
+        self.assertEqual(len(json.loads(self.run_davit("ps", "--output", "json").stdout)), 2)
+        for point in points:
+            self.assertEqual(read(point + "/etc/hello"), b"hello\n")
+            self.run_davit("umount", point)
+
     def test_foreground(self):
         environment = {**os.environ, **self.env}
         process = subprocess.Popen([os.path.join(os.environ["DAVIT_BIN_DIR"], "davit"), "mount", self.image, self.point, "--foreground"],
