@@ -1,9 +1,11 @@
 #include "storage/cache/blob_cache.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 
+#include "common/base/fd.h"
 #include "common/base/log.h"
 #include "storage/cache/blob_cache_impl.h"
 
@@ -156,7 +158,14 @@ BlobCacheImpl::Entry& BlobCacheImpl::FreeEntry(const BlobId& id) {
 Status BlobCacheImpl::OpenCore(const BlobSpec& spec, Entry& entry) {
   entry.busy = true;
   mutex_.unlock();
-  auto opened = BlobCore::Open(env_, spec, dir_.BlobPath(spec.id));
+  const std::string path = dir_.BlobPath(spec.id);
+  const bool is_new = ::access(path.c_str(), F_OK) != 0;
+  auto opened = BlobCore::Open(env_, spec, path);
+  // Nothing of it stays: an empty directory would be listed after a restart.
+  if (const Status removed = opened.ok() || !is_new ? Status() : RemoveTree(path); !removed.ok()) {
+    log::Warn("an empty blob stays in the cache",
+              {{"blob", spec.id.value}, {"error", removed.error()}});
+  }
   mutex_.lock();
   entry.busy = false;
   changed_.NotifyAll();

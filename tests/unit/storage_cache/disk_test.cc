@@ -32,6 +32,18 @@ TEST_F(DiskTest, AFullDiskFailsTheRequestAndNotTheCache) {
   EXPECT_GT(cache_->stats().write_errors, 0U);
 }
 
+TEST_F(DiskTest, ABlobThatCannotBeOpenedIsNotListed) {
+  OpenCache();
+  files_.FailWrites("/data", ENOSPC);
+  EXPECT_FALSE(cache_->OpenBlob(blob_.Spec()).ok());
+  EXPECT_TRUE(cache_->List().empty());
+  cache_.reset();
+  OpenCache();
+  EXPECT_TRUE(cache_->List().empty());
+  files_.FailWrites("/data", 0);
+  EXPECT_TRUE(ReadAll(*OpenBlob(blob_), blob_).ok());
+}
+
 TEST_F(DiskTest, AFailingDiskIsAnInternalError) {
   OpenCache();
   const auto cached = OpenBlob(blob_);
