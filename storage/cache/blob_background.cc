@@ -19,9 +19,11 @@ constexpr std::chrono::seconds kLastRetry{600};
 constexpr std::chrono::seconds kRoomPatience{5};
 }  // namespace
 
-void BlobCore::Prefetch(const std::vector<ByteRange>& ranges, Cause cause) {
+void BlobCore::Prefetch(const std::shared_ptr<BlobUser>& user, const std::vector<ByteRange>& ranges,
+                        Cause cause) {
   {
     MutexLock lock(mutex_);
+    WantAdmitted(user);
     for (const ByteRange& range : ranges) background_.ranges.emplace_back(range, cause);
     background_.load_at_once.request_stop();
   }
@@ -29,12 +31,13 @@ void BlobCore::Prefetch(const std::vector<ByteRange>& ranges, Cause cause) {
   Pump();
 }
 
-void BlobCore::Fill(FillEnd on_end, FillStart start) {
+void BlobCore::Fill(const std::shared_ptr<BlobUser>& user, FillEnd on_end, FillStart start) {
   {
     MutexLock lock(mutex_);
+    WantAdmitted(user);
     background_.skipped.clear();
     if (!background_.fill_asked_at) background_.fill_asked_at = std::chrono::steady_clock::now();
-    if (on_end) background_.on_end.emplace_back(std::move(on_end), start);
+    if (on_end) background_.on_end.push_back({std::move(on_end), start, user, {}});
     if (start == FillStart::kAtOnce) {
       background_.at_once = true;
       background_.load_at_once.request_stop();
@@ -57,6 +60,7 @@ void BlobCore::StopBackground() {
     background_.fill_asked_at.reset();
     background_.filled = background_.at_once = false;
     background_.on_end.clear();
+    background_.unadmitted.clear();
     background_.short_of = 0;
     background_.said_short = false;
     background_.stop.request_stop();
@@ -141,6 +145,37 @@ void BlobCore::ScheduleRetry() {
   background_.retry_at = env_.clock.Now() + background_.retry_delay;
 }
 
+void BlobCore::WantAdmitted(const std::shared_ptr<BlobUser>& user) {
+  if (user->admitted.load()) return;
+  auto& list = background_.unadmitted;
+  if (std::find(list.begin(), list.end(), user) == list.end()) list.push_back(user);
+}
+
+void BlobCore::OnLoadedInBackground(const std::shared_ptr<BlobUser>& user, const Status& status) {
+  const bool cancelled = !status.ok() && status.error().code() == Code::kCancelled;
+  {
+    MutexLock lock(mutex_);
+    background_.loading = false;
+    // Asking again helps unless the table itself is the trouble.
+    const bool refused = !status.ok() && status.error().code() == Code::kFailedPrecondition;
+    if (status.ok() || refused) std::erase(background_.unadmitted, user);
+    if (refused) {
+      for (Waiting& waiting : background_.on_end) {
+        if (waiting.user == user) waiting.refused = status.error();
+      }
+    }
+    if (!status.ok() && !cancelled) {
+      if (loaded_.load() == nullptr) ScheduleRetry();
+      background_.admit_at = env_.clock.Now() + kFirstRetry;
+    }
+  }
+  if (!status.ok() && !cancelled) {
+    log::Warn("cannot fill a blob yet", {{"blob", id_.value}, {"error", status.error()}});
+  }
+  if (status.ok()) Pump();
+  env_.wake_maintenance();  // somebody may wait for the outcome
+}
+
 void BlobCore::LoadInBackground() {
   if (background_.loading) return;
   background_.loading = true;
@@ -148,27 +183,20 @@ void BlobCore::LoadInBackground() {
   const bool listed = !background_.ranges.empty();
   const Cause cause = listed ? Cause::kPrefetch : Cause::kBackfill;
   const Context ctx{.cause = cause, .stop = background_.stop.get_token()};
-  env_.fetch.Submit(
-      FetchPool::Job{.cause = cause,
-                     .host = users_.front()->source->Host(),
-                     .run =
-                         [self = shared_from_this(), user = users_.front(), ctx] {
-                           const log::Scope scope({{"image", user->image}});
-                           const auto loaded = self->Load(ctx, *user);
-                           {
-                             MutexLock lock(self->mutex_);
-                             self->background_.loading = false;
-                             if (!loaded.ok()) self->ScheduleRetry();
-                           }
-                           if (loaded.ok()) {
-                             self->Pump();
-                           } else if (loaded.error().code() != Code::kCancelled) {
-                             log::Warn("cannot fill a blob yet",
-                                       {{"blob", self->id_.value}, {"error", loaded.error()}});
-                           }
-                         },
-                     .fill_asked_at = background_.fill_asked_at,
-                     .at_once = background_.load_at_once.get_token()});
+  const auto& user =
+      background_.unadmitted.empty() ? users_.front() : background_.unadmitted.front();
+  env_.fetch.Submit(FetchPool::Job{.cause = cause,
+                                   .host = user->source->Host(),
+                                   .owner = user->image,
+                                   .run =
+                                       [self = shared_from_this(), user, ctx] {
+                                         const log::Scope scope({{"image", user->image}});
+                                         const auto loaded = self->Load(ctx, *user);
+                                         self->OnLoadedInBackground(
+                                             user, loaded.ok() ? Status() : Status(loaded.error()));
+                                       },
+                                   .fill_asked_at = background_.fill_asked_at,
+                                   .at_once = background_.load_at_once.get_token()});
 }
 
 std::int64_t BlobCore::UnitDiskSize(const LoadedMap& loaded, std::uint32_t unit) {
@@ -225,9 +253,14 @@ void BlobCore::Pump() {
   bool no_room = false;
   {
     MutexLock lock(mutex_);
-    if (background_.ranges.empty() && !background_.fill_asked_at) return;
-    if (background_.short_of > 0 || env_.clock.Now() < background_.retry_at) return;
+    const TimePoint now = env_.clock.Now();
     LoadedMap* loaded = loaded_.load();
+    // Those who are known already do not wait for one who cannot be compared yet.
+    if (loaded != nullptr && !background_.unadmitted.empty() && now >= background_.admit_at) {
+      LoadInBackground();
+    }
+    if (background_.ranges.empty() && !background_.fill_asked_at) return;
+    if (background_.short_of > 0 || now < background_.retry_at) return;
     if (loaded == nullptr) {
       LoadInBackground();
       return;
@@ -307,23 +340,26 @@ void BlobCore::OnTransferEnd(Flight& flight, const Status& status) {
 }
 
 std::vector<std::function<void()>> BlobCore::TakeEnds() {
-  Status status;
   std::vector<std::function<void()>> out;
-  const bool complete = progress().complete;
   MutexLock lock(mutex_);
+  const bool complete = progress().complete && dirty_.empty();
   if (complete) {
-    if (!dirty_.empty()) return {};
     if (background_.fill_asked_at) background_.filled = true;
     background_.fill_asked_at.reset();
     background_.at_once = false;
-  } else if (background_.short_of > 0 && background_.said_short) {
-    status = NoRoom();
-  } else {
-    return {};
   }
-  std::erase_if(background_.on_end, [&](std::pair<FillEnd, FillStart>& waiting) {
-    if (!complete && waiting.second != FillStart::kAtOnce) return false;
-    out.emplace_back([end = std::move(waiting.first), status] { end(status); });
+  const bool no_room = background_.short_of > 0 && background_.said_short;
+  std::erase_if(background_.on_end, [&](Waiting& waiting) {
+    Status status;
+    if (waiting.refused) {
+      status = *waiting.refused;
+    } else if (!waiting.user->admitted.load()) {
+      return false;  // it may want what nobody else knows
+    } else if (!complete) {
+      if (!no_room || waiting.start != FillStart::kAtOnce) return false;
+      status = NoRoom();
+    }
+    out.emplace_back([end = std::move(waiting.end), status] { end(status); });
     return true;
   });
   return out;

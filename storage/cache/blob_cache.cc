@@ -43,11 +43,17 @@ class BlobHandle final : public CachedBlob {
   const std::string& data_path() const override { return core_->data_path(); }
   BlobProgress progress() const override { return core_->progress(); }
 
+  BlobCore& core() const { return *core_; }
+  const std::shared_ptr<BlobUser>& user() const { return user_; }
+
  private:
   const std::shared_ptr<BlobCore> core_;
   const std::shared_ptr<BlobUser> user_;
   const std::function<void()> on_release_;
 };
+
+// OpenBlob() makes no others.
+const BlobHandle& HandleOf(const CachedBlob& blob) { return dynamic_cast<const BlobHandle&>(blob); }
 
 }  // namespace
 
@@ -81,15 +87,27 @@ Status BlobCacheImpl::LoadEntries() {
   DAVIT_TRY_ASSIGN(const std::vector<IndexDb::BlobRow> rows, env_.index->Blobs());
   MutexLock lock(mutex_);
   for (const BlobId& id : ids) {
-    DAVIT_TRY_ASSIGN(const auto data, env_.files.Open(dir_.BlobPath(id) + "/data"));
-    DAVIT_TRY_ASSIGN(const std::uint64_t bytes, data->AllocatedBytes());
-    entries_[id].disk_bytes = bytes;
-    env_.bytes_on_disk.fetch_add(static_cast<std::int64_t>(bytes));
+    Entry& entry = entries_[id];
+    const auto bytes = [&]() -> Result<std::uint64_t> {
+      DAVIT_TRY_ASSIGN(const auto data, env_.files.Open(dir_.BlobPath(id) + "/data"));
+      return data->AllocatedBytes();
+    }();
+    if (!bytes.ok()) {
+      // One image's trouble. It may pass (too many open files), so nothing is thrown away.
+      log::Warn("a cached blob cannot be opened; its images will not be readable",
+                {{"blob", id.value}, {"error", bytes.error()}});
+      continue;
+    }
+    entry.disk_bytes = *bytes;
+    env_.bytes_on_disk.fetch_add(static_cast<std::int64_t>(*bytes));
   }
   for (const IndexDb::BlobRow& row : rows) {
     const auto found = entries_.find(row.id);
     if (found == entries_.end()) {
-      DAVIT_TRY(env_.index->RemoveBlob(row.id));
+      if (const Status removed = env_.index->RemoveBlob(row.id); !removed.ok()) {
+        log::Warn("a blob that is gone stays in the index",
+                  {{"blob", row.id.value}, {"error", removed.error()}});
+      }
       continue;
     }
     found->second.progress = {row.bytes_ready, row.bytes_total, row.complete};
@@ -209,11 +227,13 @@ std::vector<std::shared_ptr<BlobCore>> BlobCacheImpl::OpenCores() const {
 
 void BlobCacheImpl::Prefetch(const std::shared_ptr<CachedBlob>& blob, std::vector<ByteRange> ranges,
                              Cause cause) {
-  if (const auto core = CoreOf(blob->id())) core->Prefetch(ranges, cause);
+  const BlobHandle& handle = HandleOf(*blob);
+  handle.core().Prefetch(handle.user(), ranges, cause);
 }
 
 void BlobCacheImpl::Fill(const std::shared_ptr<CachedBlob>& blob, FillEnd on_end, FillStart start) {
-  if (const auto core = CoreOf(blob->id())) core->Fill(std::move(on_end), start);
+  const BlobHandle& handle = HandleOf(*blob);
+  handle.core().Fill(handle.user(), std::move(on_end), start);
 }
 
 void BlobCacheImpl::StopBackground(const BlobId& id) {
@@ -234,7 +254,8 @@ Status BlobCacheImpl::Remove(const BlobId& id) {
     if (found == entries_.end())
       return Error(Code::kNotFound, "no blob " + id.value + " in the cache");
     Entry& entry = found->second;
-    if (entry.users > 0 || (entry.core && !entry.core->idle())) {
+    // Whoever holds it beside the table (an eviction) counts it, too.
+    if (entry.users > 0 || (entry.core && (!entry.core->idle() || entry.core.use_count() > 1))) {
       return Error(Code::kFailedPrecondition, "blob " + id.value + " is in use")
           .WithHint("unmount its images first");
     }

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -81,7 +82,7 @@ class BlobCacheImpl final : public BlobCache {
   std::uint64_t EvictUnused(std::uint64_t bytes) DAVIT_REQUIRES(evict_mutex_);
   std::uint64_t EvictBytes(std::uint64_t bytes) DAVIT_EXCLUDES(evict_mutex_);
   /// The oldest of what nobody uses, taken: only RemoveTaken() may follow.
-  std::optional<BlobId> TakeOldestUnused() DAVIT_EXCLUDES(mutex_);
+  std::optional<BlobId> TakeOldestUnused(const std::set<BlobId>& except) DAVIT_EXCLUDES(mutex_);
   /// Of an entry that is busy for this, and is no longer there afterwards, unless it failed. The
   /// number of bytes freed.
   Result<std::uint64_t> RemoveTaken(const BlobId& id) DAVIT_EXCLUDES(mutex_);
@@ -97,6 +98,7 @@ class BlobCacheImpl final : public BlobCache {
   const CacheDir dir_;
   const std::shared_ptr<Alive> alive_ = std::make_shared<Alive>();
   Mutex evict_mutex_;  // one eviction at a time; before mutex_ and the blobs' mutexes
+  std::set<BlobId> stuck_ DAVIT_GUARDED_BY(evict_mutex_);  // could not be removed; was said
   mutable Mutex mutex_;
   CondVar changed_;  // an entry is no longer busy
   std::map<BlobId, Entry> entries_ DAVIT_GUARDED_BY(mutex_);

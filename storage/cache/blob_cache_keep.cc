@@ -36,26 +36,32 @@ std::uint64_t BlobCacheImpl::EvictBytes(std::uint64_t bytes) {
 
 std::uint64_t BlobCacheImpl::EvictUnused(std::uint64_t bytes) {
   std::uint64_t freed = 0;
+  std::set<BlobId> failed;  // one that cannot be removed must not keep the others
   while (freed < bytes) {
-    const std::optional<BlobId> oldest = TakeOldestUnused();
+    const std::optional<BlobId> oldest = TakeOldestUnused(failed);
     if (!oldest) break;
     const Result<std::uint64_t> removed = RemoveTaken(*oldest);
     if (!removed.ok()) {
-      log::Warn("cannot remove a blob from the cache",
-                {{"blob", oldest->value}, {"error", removed.error()}});
-      break;
+      failed.insert(*oldest);
+      if (stuck_.insert(*oldest).second) {
+        log::Warn("cannot remove a blob from the cache",
+                  {{"blob", oldest->value}, {"error", removed.error()}});
+      }
+      continue;
     }
+    stuck_.erase(*oldest);
     freed += *removed;
     env_.counters.evicted_bytes.fetch_add(*removed);
   }
   return freed;
 }
 
-std::optional<BlobId> BlobCacheImpl::TakeOldestUnused() {
+std::optional<BlobId> BlobCacheImpl::TakeOldestUnused(const std::set<BlobId>& except) {
   MutexLock lock(mutex_);
   auto oldest = entries_.end();
   for (auto it = entries_.begin(); it != entries_.end(); ++it) {
     if (it->second.core || it->second.busy || it->second.disk_bytes == 0) continue;
+    if (except.contains(it->first)) continue;
     if (oldest == entries_.end() || it->second.last_use < oldest->second.last_use) oldest = it;
   }
   if (oldest == entries_.end()) return std::nullopt;

@@ -131,6 +131,8 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   void RemoveUser(const std::shared_ptr<BlobUser>& user);
   /// The images that use it, for log lines of work that is for no reader in particular.
   std::string ImageNames() const;
+  /// The image whose share of the fetches its background work is.
+  std::string FirstImage() const;
   /// The flight's own source first; the others are asked when it refuses.
   std::vector<std::shared_ptr<BlobSource>> SourcesFor(const Flight& flight) const;
 
@@ -145,8 +147,10 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   bool Begin(Flight& flight);
 
   // Background work (blob_background.cc).
-  void Prefetch(const std::vector<ByteRange>& ranges, Cause cause);
-  void Fill(FillEnd on_end, FillStart start);
+  /// `user` is admitted first, as for a read: only then is it known what it may want.
+  void Prefetch(const std::shared_ptr<BlobUser>& user, const std::vector<ByteRange>& ranges,
+                Cause cause);
+  void Fill(const std::shared_ptr<BlobUser>& user, FillEnd on_end, FillStart start);
   void StopBackground();
   /// Goes on with background work when it is time.
   void Pump();
@@ -188,6 +192,10 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   /// Compares the table of an image with the one in use, and takes over what only it knows.
   Status Learn(LoadedMap& loaded, const LoadedMap& own);
   Status CheckMap(LoadedMap& loaded);
+  void ForgetDigests();
+  Result<bool> AdoptStored(const LoadedMap& loaded, const ReadyFile::Subject& subject);
+  bool IsStored(const BlobMap& map, const Chunk& chunk, std::vector<std::byte>& scratch);
+  std::vector<std::uint32_t> StoredUnits(const BlobMap& map, std::span<const std::uint32_t> chunks);
   Status RecoverReady(LoadedMap& loaded);
   Status VerifyStored(LoadedMap& loaded);
   Status ResetFiles(const ReadyFile::Subject* subject);
@@ -213,6 +221,12 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   void Hurry(const FlightPtr& flight) DAVIT_REQUIRES(mutex_);
   Result<bool> WaitFor(const Context& ctx, LoadedMap& loaded, const Wanted& wanted);
 
+  struct Waiting {
+    FillEnd end;
+    FillStart start;
+    std::shared_ptr<BlobUser> user;
+    std::optional<Error> refused;  // the user's table contradicts what is here
+  };
   struct Background {
     std::deque<std::pair<ByteRange, Cause>> ranges;
     std::optional<TimePoint> fill_asked_at;  // everything is wanted, since then
@@ -228,7 +242,9 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
     TimePoint retry_at{};
     Duration retry_delay{};
     std::stop_source stop;
-    std::vector<std::pair<FillEnd, FillStart>> on_end;
+    std::vector<std::shared_ptr<BlobUser>> unadmitted;  // asked, and were not compared yet
+    TimePoint admit_at{};                               // not before
+    std::vector<Waiting> on_end;
     std::int64_t short_of = 0;  // > 0: stopped, until there is room for so much
     TimePoint short_since{};
     bool said_short = false;
@@ -244,6 +260,8 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   /// A unit of a background flight has landed, one way or the other.
   void ReturnRoom(const Flight& flight, std::uint32_t unit) const;
   bool ReserveRoom(const LoadedMap& loaded, Flight& flight) DAVIT_REQUIRES(mutex_);
+  void WantAdmitted(const std::shared_ptr<BlobUser>& user) DAVIT_REQUIRES(mutex_);
+  void OnLoadedInBackground(const std::shared_ptr<BlobUser>& user, const Status& status);
   void LoadInBackground() DAVIT_REQUIRES(mutex_);
   void ScheduleRetry() DAVIT_REQUIRES(mutex_);
   std::vector<std::uint32_t> ClaimForEviction(LoadedMap& loaded,
@@ -269,7 +287,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   std::vector<std::uint32_t> ClaimChunks(const LoadedMap& loaded,
                                          std::span<const std::uint32_t> chunks,
                                          const FlightPtr& claim);
-  void RefillAfterRepair();
+  void Refill();
   Status PunchChunks(const LoadedMap& loaded, std::span<const std::uint32_t> chunks);
   void IndexDigests(const LoadedMap& loaded, std::span<const std::uint32_t> chunks, bool add);
 

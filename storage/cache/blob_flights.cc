@@ -28,6 +28,8 @@ void BlobCore::AddUser(const std::shared_ptr<BlobUser>& user) {
 
 void BlobCore::RemoveUser(const std::shared_ptr<BlobUser>& user) {
   MutexLock lock(mutex_);
+  std::erase(background_.unadmitted, user);
+  std::erase_if(background_.on_end, [&](const Waiting& waiting) { return waiting.user == user; });
   if (users_.size() > 1) std::erase(users_, user);
 }
 
@@ -47,6 +49,11 @@ std::string BlobCore::ImageNames() const {
     out += (out.empty() ? "" : " ") + name;
   }
   return out;
+}
+
+std::string BlobCore::FirstImage() const {
+  const MutexLock lock(mutex_);
+  return users_.empty() ? std::string() : users_.front()->image;
 }
 
 std::vector<std::shared_ptr<BlobSource>> BlobCore::SourcesFor(const Flight& flight) const {
@@ -179,8 +186,8 @@ void BlobCore::Hurry(const FlightPtr& flight) {
 
 void BlobCore::Launch(const FlightPtr& flight) {
   if (flight->background_slot) {
-    flight->owner = ImageNames();
-    flight->log_fields = {{"image", flight->owner}};
+    flight->owner = FirstImage();
+    flight->log_fields = {{"image", ImageNames()}};
   } else {
     flight->log_fields = log::ScopeFields();
   }

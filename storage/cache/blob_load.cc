@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 
 #include "common/base/fd.h"
 #include "common/base/log.h"
@@ -44,6 +45,7 @@ Result<std::shared_ptr<BlobCore>> BlobCore::Open(CacheEnv& env, const BlobSpec& 
     if (size != 0) {
       log::Warn("cached blob has another size; it starts anew",
                 {{"blob", spec.id.value}, {"size", size}, {"expected", spec.uncompressed_size}});
+      core->ForgetDigests();
     }
     DAVIT_TRY(core->ResetFiles(nullptr));
   }
@@ -57,6 +59,14 @@ Status BlobCore::ResetFiles(const ReadyFile::Subject* subject) DAVIT_NO_THREAD_S
   DAVIT_TRY(data_->Truncate(size_));
   if (subject != nullptr) DAVIT_TRY(ready_file_->Create(*subject));
   return {};
+}
+
+// Nobody shall look for content here any more.
+void BlobCore::ForgetDigests() {
+  if (!env_.index) return;
+  if (const Status removed = env_.index->RemoveBlob(id_); !removed.ok()) {
+    log::Warn("digests not forgotten", {{"blob", id_.value}, {"error", removed.error()}});
+  }
 }
 
 Status BlobCore::CheckMap(LoadedMap& loaded) {
@@ -103,9 +113,13 @@ Status BlobCore::CheckMap(LoadedMap& loaded) {
 Status BlobCore::RecoverReady(LoadedMap& loaded) {
   const ReadyFile::Subject subject{loaded.identity, loaded.map->chunk_count(), size_};
   MutexLock lock(durable_mutex_);
-  DAVIT_TRY_ASSIGN(const bool known, ready_file_->Load(subject));
+  DAVIT_TRY_ASSIGN(bool known, ready_file_->Load(subject));
   DAVIT_TRY_ASSIGN(const std::uint64_t size, data_->Size());
+  if (!known && size == size_) {
+    DAVIT_TRY_ASSIGN(known, AdoptStored(loaded, subject));
+  }
   if (!known || size != size_) {
+    if (accounted_.load() != 0) ForgetDigests();
     DAVIT_TRY(ResetFiles(&subject));
     Unaccount();
     return {};
@@ -124,17 +138,48 @@ Status BlobCore::RecoverReady(LoadedMap& loaded) {
   return {};
 }
 
+// Another image's table verified what is stored: it may know other parts of the same blob. What
+// this one would have verified, too, stays. (The rest keeps its place until the blob goes; see
+// Learn().)
+Result<bool> BlobCore::AdoptStored(const LoadedMap& loaded, const ReadyFile::Subject& subject)
+    DAVIT_NO_THREAD_SAFETY_ANALYSIS {
+  DAVIT_TRY_ASSIGN(const std::optional<ReadyFile::Subject> old, ready_file_->ReadSubject());
+  if (!old || old->chunk_count != subject.chunk_count || old->data_size != subject.data_size) {
+    return false;
+  }
+  DAVIT_TRY_ASSIGN(const bool readable, ready_file_->Load(*old));
+  if (!readable) return false;
+  std::vector<std::uint32_t> good;
+  std::vector<std::byte> scratch;
+  std::uint32_t stored = 0;
+  for (std::uint32_t i = 0; i < subject.chunk_count; ++i) {
+    if (!ready_file_->IsDurable(i)) continue;
+    ++stored;
+    if (!loaded.IsUnknown(i) && IsStored(*loaded.map, loaded.map->ChunkAt(i), scratch)) {
+      good.push_back(i);
+    }
+  }
+  log::Info("another image filled this blob; what this one can verify is kept",
+            {{"blob", id_.value}, {"chunks", stored}, {"kept", good.size()}});
+  DAVIT_TRY(ready_file_->Invalidate());
+  DAVIT_TRY(ready_file_->Create(subject));
+  DAVIT_TRY(ready_file_->Update(good, {}));
+  return true;
+}
+
+bool BlobCore::IsStored(const BlobMap& map, const Chunk& chunk, std::vector<std::byte>& scratch) {
+  scratch.resize(chunk.size);
+  const Result<std::size_t> got = data_->ReadAt(chunk.offset, scratch);
+  return got.ok() && *got == scratch.size() && VerifyChunk(map, chunk, scratch).ok();
+}
+
 // Compares what is stored with its digests; what differs is fetched again when it is wanted.
 Status BlobCore::VerifyStored(LoadedMap& loaded) DAVIT_NO_THREAD_SAFETY_ANALYSIS {
   std::vector<std::uint32_t> bad;
   std::vector<std::byte> bytes;
   for (std::uint32_t i = 0; i < loaded.map->chunk_count(); ++i) {
     if (loaded.IsUnknown(i) || !ready_file_->IsDurable(i)) continue;
-    const Chunk chunk = loaded.map->ChunkAt(i);
-    bytes.resize(chunk.size);
-    const Result<std::size_t> got = data_->ReadAt(chunk.offset, bytes);
-    if (!got.ok() || *got != bytes.size() || !VerifyChunk(*loaded.map, chunk, bytes).ok())
-      bad.push_back(i);
+    if (!IsStored(*loaded.map, loaded.map->ChunkAt(i), bytes)) bad.push_back(i);
   }
   if (bad.empty()) return {};
   log::Warn("cached chunks are damaged and will be fetched again",
@@ -159,7 +204,10 @@ Status BlobCore::Admit(const Context& ctx, LoadedMap& loaded, BlobUser& user) {
   if (!map.ok()) return std::move(map).error().WithContext("table of blob " + id_.value);
   LoadedMap own(*std::move(map));
   DAVIT_TRY(CheckMap(own));
-  if (own.identity != loaded.identity) DAVIT_TRY(Learn(loaded, own));
+  if (own.identity != loaded.identity) {
+    DAVIT_TRY(Learn(loaded, own));
+    Refill();  // what was complete may not be any more
+  }
   user.admitted = true;
   return {};
 }
@@ -191,19 +239,48 @@ Status BlobCore::Learn(LoadedMap& loaded, const LoadedMap& own) {
     }
   }
   if (news.empty()) return {};
-  LoadedMap::Partial& partial = *loaded.partial;
-  MutexLock lock(mutex_);
-  ++partial.lessons;  // what is on its way may have left these chunks unverified
-  for (const std::uint32_t i : news) {
-    partial.map->Learn(i, own.map->ChunkAt(i));
-    partial.learned.Set(i);
-    loaded.total_bytes += own.map->ChunkAt(i).size;
-    ++loaded.wanted;
-    // In this order: nobody may see a chunk as known and still as ready.
-    loaded.ready.Clear(i);
-    partial.unknown.Clear(i);
+  // Taken, so that nobody fetches or evicts their units while the disk is asked what it has of
+  // them.
+  auto claim = std::make_shared<Flight>();
+  claim->cause = Cause::kBackfill;
+  const std::vector<std::uint32_t> claimed = ClaimChunks(loaded, news, claim);
+  const std::vector<std::uint32_t> here = StoredUnits(*own.map, claimed);
+  {
+    LoadedMap::Partial& partial = *loaded.partial;
+    MutexLock lock(mutex_);
+    ++partial.lessons;  // what is on its way may have left these chunks unverified
+    claim->lessons = partial.lessons.load();
+    for (const std::uint32_t i : news) {
+      partial.map->Learn(i, own.map->ChunkAt(i));
+      partial.learned.Set(i);
+      loaded.total_bytes += own.map->ChunkAt(i).size;
+      ++loaded.wanted;
+      // In this order: nobody may see a chunk as known and still as ready.
+      loaded.ready.Clear(i);
+      partial.unknown.Clear(i);
+    }
   }
+  if (!here.empty()) Publish(*claim, here);
+  ReleaseEvicted(*claim);
+  claim->changed.NotifyAll();
   return {};
+}
+
+// The units of which all these chunks are on disk: from an image that knew them before a restart.
+std::vector<std::uint32_t> BlobCore::StoredUnits(const BlobMap& map,
+                                                 std::span<const std::uint32_t> chunks) {
+  std::map<std::uint32_t, bool> units;
+  std::vector<std::byte> scratch;
+  for (const std::uint32_t i : chunks) {
+    const Chunk chunk = map.ChunkAt(i);
+    bool& all = units.try_emplace(chunk.unit, true).first->second;
+    all = all && IsStored(map, chunk, scratch);
+  }
+  std::vector<std::uint32_t> out;
+  for (const auto& [unit, all] : units) {
+    if (all) out.push_back(unit);
+  }
+  return out;
 }
 
 }  // namespace davit::storage

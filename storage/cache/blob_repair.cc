@@ -64,7 +64,7 @@ Status BlobCore::RepairNow(LoadedMap& loaded, ChunkSpan span, const Error& cause
     DAVIT_TRY_ASSIGN(const std::uint64_t size, data_->Size());
     DAVIT_TRY(size < size_ ? RestoreSize(loaded, size) : DropUnreadable(loaded, span, cause));
   }
-  RefillAfterRepair();
+  Refill();
   return {};
 }
 
@@ -78,7 +78,7 @@ Status BlobCore::KeepSize() {
     if (size >= size_) return {};
     DAVIT_TRY(RestoreSize(*loaded, size));
   }
-  RefillAfterRepair();
+  Refill();
   return {};
 }
 
@@ -180,7 +180,7 @@ std::vector<std::uint32_t> BlobCore::ClaimChunks(const LoadedMap& loaded,
 }
 
 // A blob that was complete is to be so again, even when nobody reads what was lost.
-void BlobCore::RefillAfterRepair() {
+void BlobCore::Refill() {
   {
     MutexLock lock(mutex_);
     if (!std::exchange(background_.filled, false) || background_.fill_asked_at) return;

@@ -74,17 +74,21 @@ Status IndexDb::Setup() {
   DAVIT_TRY(
       Execute("PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL;"
               "PRAGMA synchronous=NORMAL; PRAGMA cache_size=-1024;"));
+  int found = 0;
   {
     DAVIT_TRY_ASSIGN(sqlite3_stmt * raw, Prepare("PRAGMA user_version"));
     Statement version(raw);
     if (version.Step() != SQLITE_ROW) return Failed("read the version");
-    const int found = sqlite3_column_int(version.get(), 0);
+    found = sqlite3_column_int(version.get(), 0);
     if (found != 0 && found != kSchemaVersion) {
       return Error(Code::kFailedPrecondition, fmt::format("cache.db has version {}", found));
     }
   }
-  DAVIT_TRY(Execute(kSchema));
-  DAVIT_TRY(Execute(fmt::format("PRAGMA user_version={}", kSchemaVersion).c_str()));
+  // One that is there is only read: a disk that is full must not keep the cache from starting.
+  if (found == 0) {
+    DAVIT_TRY(Execute(kSchema));
+    DAVIT_TRY(Execute(fmt::format("PRAGMA user_version={}", kSchemaVersion).c_str()));
+  }
   {
     DAVIT_TRY_ASSIGN(sqlite3_stmt * raw, Prepare("PRAGMA quick_check(1)"));
     Statement check(raw);

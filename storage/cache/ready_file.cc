@@ -92,15 +92,20 @@ std::uint32_t PageCrc(const PageBlock& block) {
 
 }  // namespace
 
-Result<bool> ReadyFile::Load(const Subject& subject) {
+Result<std::optional<ReadyFile::Subject>> ReadyFile::ReadSubject() {
   Header header{};
   DAVIT_TRY_ASSIGN(const std::size_t got,
                    file_->ReadAt(0, std::as_writable_bytes(std::span(&header, 1))));
   if (got != sizeof header || header.magic != kMagic || header.version != kVersion ||
       header.crc != HeaderCrc(header)) {
-    return false;
+    return std::optional<Subject>();
   }
-  if (Subject{header.identity, header.chunk_count, header.data_size} != subject) return false;
+  return std::optional(Subject{header.identity, header.chunk_count, header.data_size});
+}
+
+Result<bool> ReadyFile::Load(const Subject& subject) {
+  DAVIT_TRY_ASSIGN(const std::optional<Subject> found, ReadSubject());
+  if (!found || *found != subject) return false;
   subject_ = subject;
   words_.assign(subject.chunk_count / 64 + 1, 0);
   pages_.assign(subject.chunk_count / kChunksPerPage + 1, Page{});

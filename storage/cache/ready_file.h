@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <random>
 #include <span>
 #include <vector>
@@ -34,6 +35,8 @@ class ReadyFile {
   explicit ReadyFile(std::unique_ptr<CacheFile> file, bool is_new = false)
       : file_(std::move(file)), untouched_(is_new) {}
 
+  /// What the file's bits are about; nothing when it is empty or damaged.
+  Result<std::optional<Subject>> ReadSubject();
   /// True when the file holds bits of this subject, which durable() then gives. False when it is
   /// empty, damaged or about something else: Reset() comes next. An error is the disk's.
   Result<bool> Load(const Subject& subject);

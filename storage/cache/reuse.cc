@@ -25,6 +25,8 @@ class Copier {
     const auto [first, last] = map_.ChunksOfUnit(unit);
     std::uint64_t copied = 0;
     for (std::uint32_t i = first; i < last; ++i) {
+      // What readers may be reading is left alone; so is what the image does not know.
+      if (core_.loaded()->ready.Test(i)) continue;
       const Chunk chunk = map_.ChunkAt(i);
       // A checksum does not tell one content from another; only a digest does.
       if (!chunk.digest || !CopyChunk(chunk, Room(i))) return false;

@@ -79,6 +79,17 @@ class FullDiskTest(DiskCase):
         self.check_alive()
         self.assertGreater(self.daemon.call("GET", "/api/v1/cache")["evicted_bytes"], 0)
 
+    def test_a_restart_when_full_of_its_own_data(self):
+        self.mount_disk(4 * MIB)
+        self.start_daemon()
+        point = self.mount()
+        self.check_all(point, readers=4)
+        self.ballast()  # the last block
+        self.assertEqual(self.daemon.stop(), 0)
+        self.daemon.start()
+        self.check_all(point, readers=4)
+        self.check_alive()
+
     def test_full_of_other_data(self):
         self.mount_disk(16 * MIB)
         self.start_daemon()

@@ -71,6 +71,8 @@ struct FaultyFiles::Disk {
   std::function<void()> after_clone DAVIT_GUARDED_BY(mutex);
   std::map<std::string, int> write_errors DAVIT_GUARDED_BY(mutex);
   std::map<std::string, int> sync_errors DAVIT_GUARDED_BY(mutex);
+  std::map<std::string, int> open_errors DAVIT_GUARDED_BY(mutex);
+  std::map<std::string, int> remove_errors DAVIT_GUARDED_BY(mutex);
   std::map<std::string, int> sync_count DAVIT_GUARDED_BY(mutex);
 
   std::map<std::string, std::map<std::uint64_t, bool>> bad DAVIT_GUARDED_BY(mutex);  // for good?
@@ -239,12 +241,18 @@ FaultyFiles::~FaultyFiles() = default;
 Result<std::unique_ptr<storage::CacheFile>> FaultyFiles::Open(const std::string& path) {
   MutexLock lock(disk_->mutex);
   if (disk_->off) return Error::FromErrno(EIO, "open " + path);
+  if (const int error = Disk::Find(disk_->open_errors, path); error != 0) {
+    return Error::FromErrno(error, "open " + path);
+  }
   disk_->files[path];
   return std::make_unique<FaultyFile>(disk_, path);
 }
 
 Status FaultyFiles::Remove(const std::string& path) {
   MutexLock lock(disk_->mutex);
+  if (const int error = Disk::Find(disk_->remove_errors, path); error != 0) {
+    return Error::FromErrno(error, "remove " + path);
+  }
   disk_->files.erase(path);
   return {};
 }
@@ -291,6 +299,16 @@ void FaultyFiles::set_free_bytes(std::uint64_t bytes) {
 void FaultyFiles::FailWrites(const std::string& suffix, int error) {
   MutexLock lock(disk_->mutex);
   disk_->write_errors[suffix] = error;
+}
+
+void FaultyFiles::FailOpens(const std::string& suffix, int error) {
+  MutexLock lock(disk_->mutex);
+  disk_->open_errors[suffix] = error;
+}
+
+void FaultyFiles::FailRemoves(const std::string& suffix, int error) {
+  MutexLock lock(disk_->mutex);
+  disk_->remove_errors[suffix] = error;
 }
 
 void FaultyFiles::FailSyncs(const std::string& suffix, int error) {

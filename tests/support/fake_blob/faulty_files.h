@@ -40,6 +40,8 @@ class FaultyFiles final : public storage::CacheFiles {
   /// errno of every following write, sync or hole whose path ends like this; 0: none.
   void FailWrites(const std::string& suffix, int error);
   void FailSyncs(const std::string& suffix, int error);
+  void FailOpens(const std::string& suffix, int error);
+  void FailRemoves(const std::string& suffix, int error);
   /// The 4 KiB blocks of the range cannot be read, nor written in part. They are good again when
   /// they are written as a whole or punched, unless `for_good`: then they only cannot be read.
   void BreakBlocks(const std::string& suffix, ByteRange range, bool for_good = false);

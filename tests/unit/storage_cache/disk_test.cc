@@ -44,6 +44,22 @@ TEST_F(DiskTest, ABlobThatCannotBeOpenedIsNotListed) {
   EXPECT_TRUE(ReadAll(*OpenBlob(blob_), blob_).ok());
 }
 
+TEST_F(DiskTest, OneBlobThatCannotBeOpenedAtTheStartIsItsImagesTrouble) {
+  const FakeBlob other({.seed = 5, .chunks = 20});
+  OpenCache();
+  ASSERT_TRUE(ReadAll(*OpenBlob(blob_), blob_).ok());
+  ASSERT_TRUE(ReadAll(*OpenBlob(other), other).ok());
+  cache_.reset();
+  files_.FailOpens(other.map->id().value + "/data", EIO);
+  OpenCache();
+  ASSERT_TRUE(ReadAll(*OpenBlob(blob_), blob_).ok());
+  EXPECT_EQ(blob_.source->requests().size(), 1U);
+  EXPECT_FALSE(cache_->OpenBlob(other.Spec()).ok());
+  files_.FailOpens(other.map->id().value + "/data", 0);
+  ASSERT_TRUE(ReadAll(*OpenBlob(other), other).ok());
+  EXPECT_EQ(other.source->requests().size(), 1U);  // nothing was thrown away
+}
+
 TEST_F(DiskTest, AFailingDiskIsAnInternalError) {
   OpenCache();
   const auto cached = OpenBlob(blob_);

@@ -41,6 +41,25 @@ TEST_F(EvictTest, UnusedBlobsGoFirstLeastRecentlyUsedFirst) {
   EXPECT_EQ(used.source->requests().size(), 1U);
 }
 
+TEST_F(EvictTest, OneThatCannotBeRemovedDoesNotKeepTheOthers) {
+  const FakeBlob oldest({.seed = 1}), old({.seed = 2}), used({.seed = 3});
+  OpenCache();
+  for (const FakeBlob* blob : {&oldest, &old}) {
+    ASSERT_TRUE(ReadAll(*OpenBlob(*blob), *blob).ok());
+    clock_.Advance(std::chrono::seconds(60));
+  }
+  cache_.reset();
+  OpenCache();  // now nobody has them open
+  const auto cached = OpenBlob(used);
+  ASSERT_TRUE(ReadAll(*cached, used).ok());
+  files_.FailRemoves(oldest.map->id().value + "/data", EIO);
+  EXPECT_EQ(*cache_->Evict(1), OnDisk(old));
+  EXPECT_TRUE(cached->progress().complete);  // nothing in use had to go
+  for (const auto& info : cache_->List()) EXPECT_NE(info.id, old.map->id());
+  files_.FailRemoves(oldest.map->id().value + "/data", 0);
+  EXPECT_EQ(*cache_->Evict(1), OnDisk(oldest));
+}
+
 TEST_F(EvictTest, GroupsOfABlobInUseAreEvictedAndFetchedAgain) {
   const FakeBlob blob({.chunks = 160});
   OpenCache();

@@ -258,5 +258,40 @@ TEST_F(FillTest, UsersOfOneBlobShareItAndHelpOut) {
   EXPECT_EQ(again.source->bytes_sent(), sent);
 }
 
+TEST_F(FillTest, ReadersOfOneImageDoNotKeepAnotherWaiting) {
+  const FakeBlob busy({.seed = 1, .chunks = 64}), other({.seed = 2});
+  options_.fetch_threads = 2;
+  options_.merge_gap_bytes = 0;
+  OpenCache();
+  BlobSpec busy_spec = busy.Spec(), other_spec = other.Spec();
+  busy_spec.image = "registry.test/busy";
+  other_spec.image = "registry.test/other";
+  const auto cached = *cache_->OpenBlob(busy_spec);
+  const auto other_cached = *cache_->OpenBlob(other_spec);
+  std::atomic<std::size_t> before{0};
+  other.source->SetHook(
+      [&](const FakeSource::Request&, std::uint64_t position, std::vector<std::byte>&) {
+        if (position == 0) before = busy.source->requests().size();
+        return Status();
+      });
+  busy.source->Close();
+  std::vector<std::jthread> readers;
+  constexpr std::uint32_t kReaders = 12;
+  for (std::uint32_t i = 0; i < kReaders; ++i) {
+    // From the end to the beginning: nothing is read ahead, each is a request of its own.
+    readers.emplace_back([&, chunk = 60 - 5 * i] {
+      EXPECT_TRUE(ReadAndCompare(*cached, busy, RangeOf(busy, chunk)).ok());
+    });
+  }
+  ASSERT_TRUE(busy.source->WaitForRequests(2));
+  ASSERT_TRUE(Eventually([&] { return cache_->stats().misses >= kReaders; }));
+  readers.emplace_back(
+      [&] { EXPECT_TRUE(ReadAndCompare(*other_cached, other, RangeOf(other, 0)).ok()); });
+  ASSERT_TRUE(Eventually([&] { return cache_->stats().misses > kReaders; }));
+  busy.source->Open();
+  readers.clear();
+  EXPECT_LE(before.load(), 4U);  // not behind all twelve
+}
+
 }  // namespace
 }  // namespace davit::storage

@@ -148,5 +148,68 @@ TEST_F(PartialMapTest, ComesBackAfterARestartAndIsEvicted) {
   ExpectOnly(cached, {3, 4});
 }
 
+TEST_F(PartialMapTest, AFillBringsWhatOnlyItsOwnImageKnows) {
+  const FakeBlob some(Options({3, 4}, 1));
+  OpenCache();
+  const auto first = OpenBlob(some);
+  Fill(first);
+  ASSERT_TRUE(first->progress().complete);
+  const auto second = OpenBlob(all_);
+  Fill(second);  // nothing was read through it before
+  all_.source->Close();
+  some.source->Close();
+  EXPECT_TRUE(ReadAll(*second, all_).ok());
+}
+
+TEST_F(PartialMapTest, WhatWasCompleteIsMadeSoAgain) {
+  const FakeBlob some(Options({3, 4}, 1));
+  OpenCache();
+  const auto first = OpenBlob(some);
+  Fill(first);
+  const auto second = OpenBlob(all_);
+  EXPECT_TRUE(ReadChunk(*second, 0).ok());  // only this: the rest comes by itself
+  EXPECT_TRUE(Eventually([&] {
+    clock_.Advance(std::chrono::seconds(1));
+    return second->progress().complete && second->IsReady(RangeOf(all_, 4));
+  }));
+}
+
+TEST_F(PartialMapTest, AContradictionEndsTheFillOfWhoHasIt) {
+  const FakeBlob some(Options({3}, 1));
+  OpenCache();
+  const auto first = OpenBlob(some);
+  Fill(first);
+  BlobSpec spec = some.Spec();
+  spec.load_map = [&](const Context&) -> Result<std::shared_ptr<const BlobMap>> {
+    FakeBlobOptions sums = Options({5}, 1);
+    sums.digests = false;
+    return FakeBlob(sums).map;
+  };
+  const auto forged = *cache_->OpenBlob(spec);
+  std::atomic<bool> refused{false};
+  cache_->Fill(forged, [&](const Status& end) {
+    refused = !end.ok() && end.error().code() == Code::kFailedPrecondition;
+  });
+  EXPECT_TRUE(Eventually([&] { return refused.load(); }));
+}
+
+TEST_F(PartialMapTest, WhicheverComesFirstAfterARestartNothingIsFetchedAgain) {
+  const FakeBlob some(Options({3, 4}, 1));
+  std::uint64_t sent = 0;
+  for (const bool partial_first : {true, false, true}) {
+    cache_.reset();
+    OpenCache();
+    const auto first = OpenBlob(partial_first ? some : all_);
+    EXPECT_TRUE(ReadChunk(*first, 0).ok());
+    const auto second = OpenBlob(partial_first ? all_ : some);
+    EXPECT_TRUE(ReadChunk(*second, 1).ok());
+    EXPECT_TRUE(ReadAll(partial_first ? *second : *first, all_).ok());
+    EXPECT_TRUE(cache_->Flush().ok());
+    const std::uint64_t now = some.source->bytes_sent() + all_.source->bytes_sent();
+    if (sent == 0) sent = now;
+    EXPECT_EQ(now, sent);
+  }
+}
+
 }  // namespace
 }  // namespace davit::storage

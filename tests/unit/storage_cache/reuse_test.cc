@@ -132,5 +132,30 @@ TEST_F(CloneTest, WhatLiesBehindTheChunkIsNotTaken) {
   EXPECT_EQ(large_.source->requests().size(), 1U);
 }
 
+// A clone is made before it is verified: never over what readers may be reading.
+TEST_F(CloneTest, WhatIsReadyAlreadyIsLeftAlone) {
+  const FakeBlob units(
+      {.seed = 8, .chunks = 8, .min_chunk = 64 << 10, .max_chunk = 90'000, .chunks_per_unit = 4});
+  files_.AllowClones();
+  const auto first = OpenBlob(units);
+  ASSERT_TRUE(ReadAll(*first, units).ok());
+  ASSERT_TRUE(cache_->Flush().ok());
+  BlobSpec spec = units.Spec();
+  spec.id.value = std::string(64, 'd');
+  const auto twin = *cache_->OpenBlob(spec);
+  ASSERT_TRUE(ReadAll(*twin, units).ok());
+  ASSERT_TRUE(cache_->Flush().ok());
+  // The twin loses one chunk of a unit; the other blob has become a hole without being forgotten.
+  files_.BreakBlocks("dddd/data", {RangeOf(units, 1).offset, 4096});
+  ASSERT_TRUE((*files_.Open(first->data_path()))->PunchHole({0, first->size()}).ok());
+  std::atomic<int> wrong{0};
+  files_.AllowClones([&] {
+    if (!ReadAndCompare(*twin, units, RangeOf(units, 0)).ok()) ++wrong;
+  });
+  EXPECT_TRUE(ReadAndCompare(*twin, units, RangeOf(units, 1)).ok());
+  EXPECT_EQ(wrong, 0);
+  EXPECT_TRUE(ReadAndCompare(*twin, units, RangeOf(units, 0)).ok());
+}
+
 }  // namespace
 }  // namespace davit::storage
