@@ -291,6 +291,7 @@ void RegisterInspect(CLI::App& app, Run& chosen) {
   stat->callback([statistics, node, &chosen] {
     chosen = [statistics, node](Io& io) {
       node->output = statistics->format;
+      node->config_file = statistics->access.config_file;
       if (statistics->bootstrap.empty()) {
         if (const auto code = StatMount(io, *node, statistics->image)) return *code;
       }

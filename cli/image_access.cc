@@ -16,13 +16,17 @@
 
 #include "cli/output.h"
 #include "common/base/fd.h"
+#include "common/base/log.h"
+#include "common/config/config.h"
 #include "common/http/client.h"
+#include "daemon/core/daemon_parts.h"
 #include "rafs/convert/convert.h"
 #include "rafs/image/image.h"
 
 namespace davit::cli {
 
 void AddImageAccessOptions(CLI::App& command, ImageAccessOptions& options, bool with_platform) {
+  command.add_option("--config", options.config_file, "Configuration file (TOML or JSON)");
   command.add_flag("--plain-http", options.plain_http, "Speak HTTP instead of HTTPS to registries");
   command
       .add_option("--plain-http-host", options.plain_http_hosts,
@@ -34,9 +38,11 @@ void AddImageAccessOptions(CLI::App& command, ImageAccessOptions& options, bool 
                   "Trust the certificates in this PEM file too; may be repeated")
       ->allow_extra_args(false);
   command.add_option("--hosts-dir", options.hosts_dir,
-                     "Mirrors: a directory of <host>/hosts.toml files as containerd has them");
+                     "Mirrors: a directory of <host>/hosts.toml files as containerd has them "
+                     "(registry.hosts_dir)");
   command.add_option("--auth-file", options.auth_file,
-                     "Docker config.json with credentials (default: $DOCKER_CONFIG, ~/.docker)");
+                     "Docker config.json with credentials (registry.docker_config; default: "
+                     "$DOCKER_CONFIG, ~/.docker)");
   if (with_platform) {
     command.add_option("--platform", options.platform,
                        "os/architecture[/variant] (default: this machine's)");
@@ -72,25 +78,48 @@ Status CheckNamed(const ImageAccessOptions& options) {
   return {};
 }
 
+// The same configuration as the daemon's, and the options over it.
+Result<config::Loaded> LoadConfig(const ImageAccessOptions& options) {
+  config::Sources sources;
+  sources.root = ::geteuid() == 0;
+  sources.file = options.config_file.empty() ? config::DefaultFile(sources.root, sources.env)
+                                             : options.config_file;
+  auto loaded = config::Load(sources);
+  if (!loaded.ok()) {
+    // Without errno: the exit code is that of a wrong configuration, also when it cannot be read.
+    const Error& error = loaded.error();
+    return Error(Code::kInvalidArgument, error.message())
+        .WithHint(error.hint().empty() ? "check the path and what the file says" : error.hint());
+  }
+  Config::Registry& registry = loaded->config.registry;
+  // Here and not as overrides: only the configuration needs absolute paths.
+  if (!options.hosts_dir.empty()) registry.hosts_dir = options.hosts_dir;
+  if (!options.auth_file.empty()) registry.docker_config = options.auth_file;
+  if (options.insecure) registry.skip_verify = true;
+  registry.ca_files.insert(registry.ca_files.end(), options.ca_files.begin(),
+                           options.ca_files.end());
+  registry.plain_http_hosts.insert(registry.plain_http_hosts.end(),
+                                   options.plain_http_hosts.begin(),
+                                   options.plain_http_hosts.end());
+  for (const std::string& warning : loaded->warnings) log::Warn(warning);
+  return loaded;
+}
+
 }  // namespace
 
 ImageAccess::ImageAccess(const ImageAccessOptions& options) : state_(std::make_unique<State>()) {
   state_->options = options;
-  state_->usable = CheckNamed(options);
+  const auto loaded = LoadConfig(options);
+  state_->usable = loaded.ok() ? CheckNamed(options) : Status(loaded.error());
+  if (!state_->usable) return;
   state_->http = http::Client::Create({});
-  registry::RegistryOptions registry;
-  registry.plain_http = options.plain_http;
-  registry.plain_http_hosts = options.plain_http_hosts;
-  registry.tls.ca_files = options.ca_files;
-  registry.tls.skip_verify = options.insecure;
-  registry.hosts_dir = options.hosts_dir;
-  std::vector<std::unique_ptr<registry::CredentialProvider>> providers;
-  providers.push_back(registry::EnvironmentAuth());
-  providers.push_back(registry::DockerConfigFile(options.auth_file));
-  state_->registries = registry::Registries::Create(registry, *state_->http, Clock::Real(),
-                                                    registry::FirstOf(std::move(providers)));
+  state_->registries = registry::Registries::Create(
+      daemon::RegistryOptionsOf(loaded->config, options.plain_http), *state_->http, Clock::Real(),
+      daemon::ConfiguredCredentials(loaded->config));
 }
 ImageAccess::~ImageAccess() = default;
+
+Status ImageAccess::usable() const { return state_->usable; }
 
 Result<std::shared_ptr<registry::Repository>> ImageAccess::Open(
     const registry::Reference& reference) {
@@ -134,6 +163,7 @@ Result<OpenedImage> OpenLocal(const std::string& bootstrap, const std::string& b
 
 Result<OpenedImage> OpenImage(const Context& ctx, ImageAccess& access, const std::string& image,
                               const std::string& bootstrap, const std::string& blob_dir) {
+  DAVIT_TRY(access.usable());
   if (!bootstrap.empty() && !image.empty()) {
     return Error(Code::kInvalidArgument, fmt::format("both the image '{}' and the local bootstrap "
                                                      "'{}' are named",

@@ -13,6 +13,7 @@ namespace davit::cli {
 
 /// Options of every command that names an image.
 struct ImageAccessOptions {
+  std::string config_file;
   bool plain_http = false;
   std::vector<std::string> plain_http_hosts;
   bool insecure = false;
@@ -23,11 +24,15 @@ struct ImageAccessOptions {
 };
 void AddImageAccessOptions(CLI::App& command, ImageAccessOptions& options, bool with_platform);
 
-/// HTTP client, credentials and registries for the life of one command.
+/// HTTP client, credentials and registries for the life of one command: by the configuration
+/// (section registry), and by the options, which win. --ca-file and --plain-http-host come on top.
 class ImageAccess {
  public:
   explicit ImageAccess(const ImageAccessOptions& options);
   ~ImageAccess();
+  /// Whether the configuration and the files that options name can be used; everything that opens
+  /// an image asks. A configuration that cannot is kInvalidArgument, whatever is wrong with it.
+  Status usable() const;
   /// A reference that may be an `oci:` layout.
   Result<std::shared_ptr<registry::Repository>> Open(const registry::Reference& reference);
   /// The wanted platform, or this machine's.

@@ -12,7 +12,10 @@ constexpr std::string_view kIntroduction = R"(# Configuration
 This page is generated from the table in `common/config/fields.cc` (`davitd --config-reference`);
 a test keeps both equal.
 
-All binaries of davit read one configuration. Without any file they run with the defaults below.
+All binaries of davit read one configuration: `davitd` and `davit-csi`, the commands of `davit` that
+speak to the daemon, and those that name an image (`convert`, `copy`, `check`, `inspect`, `unpack`,
+`stat`), which use its section `registry`. Commands on local files alone (`build`, `merge`,
+`extract`) have nothing to set. Without any file they run with the defaults below.
 Where a value is given several times, the last of these wins:
 
 1. the built-in default,
@@ -20,7 +23,8 @@ Where a value is given several times, the last of these wins:
    `$XDG_CONFIG_HOME/davit/davit.toml`, else `/etc/davit/davit.toml`; TOML or JSON, by its ending,
 3. the environment: `cache.budget_bytes` is `DAVIT_CACHE_BUDGET_BYTES`; lists are separated by
    commas,
-4. the command line: `--set cache.budget_bytes=20GiB` and the options that stand for a key.
+4. the command line: `--set cache.budget_bytes=20GiB` (`davitd`) and the options that stand for a
+   key. Two of `davit`'s add to the list instead: `--ca-file` and `--plain-http-host`.
 
 A file may say `version = 1`. An unknown key, a value of the wrong kind or out of its range is
 refused at the start, with the nearest known key. `davitd --check-config` checks and prints the

@@ -1,5 +1,6 @@
 #pragma once
-// From the configuration to the options of the lower modules; internal to daemon/core.
+// From the configuration to the options of the lower modules. What concerns registries is for the
+// command line too, so that both reach them alike; the rest is internal to daemon/core.
 
 #include <memory>
 

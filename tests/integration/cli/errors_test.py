@@ -73,6 +73,9 @@ COMMAND_LINE = [
     ("davitd --check-config --set log.level", 2, "--set log.level", "\"=\" is missing", "for example"),
     ("davit-csi --check-config --config {unknown_key}", 2, "budgett_bytes", "unknown key", "did you mean \"cache.budget_bytes\"?"),
     ("davit ps --config {unknown_key}", 2, "budgett_bytes", "unknown key", "did you mean \"cache.budget_bytes\"?"),
+    ("davit check x --config {unknown_key}", 2, "budgett_bytes", "unknown key", "did you mean \"cache.budget_bytes\"?"),
+    ("davit copy a b --config {bad_toml}", 2, "{bad_toml}", "line 2", "what the file says"),
+    ("davit convert a b --config {nowhere}.toml", 2, "{nowhere}.toml", "No such file", "check the path"),
 ]
 FILES = [
     ("davit build {nowhere} -o {out}", 1, "{nowhere}", "No such file", "check the path"),
