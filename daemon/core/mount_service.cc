@@ -129,6 +129,8 @@ MountService::OperationPtr MountService::Begin(Entry& entry, Busy what) {
   }
   entry.operation = std::make_shared<Operation>();
   entry.operation->for_more = what == Busy::kMounting && entry.session != nullptr;
+  // A stop that was asked for concerns what ran then, also when that ended well all the same.
+  if (what == Busy::kMounting) entry.stop = std::stop_source();
   entry.busy = what;
   entry.info.state = what == Busy::kMounting ? "mounting" : "unmounting";
   entry.changed_at = parts_.clock.Now();
@@ -164,11 +166,8 @@ Result<api::MountInfo> MountService::Mount(const api::MountRequest& request, Dur
       entry->request.ready = request.ready;
     }
   }
-  if (start_mount) DAVIT_TRY(Start(entry));
-  if (start_ready) {
-    const Status submitted = mount_pool_.Submit([this, entry] { AfterMounted(entry); });
-    if (!submitted) Fail(entry, submitted.error());
-  }
+  if (start_mount) DAVIT_TRY(Submit(mount_pool_, entry, operation, &MountService::RunMount));
+  if (start_ready) DAVIT_TRY(Submit(mount_pool_, entry, operation, &MountService::AfterMounted));
   return WaitForMount(entry, operation, wait);
 }
 
@@ -203,7 +202,7 @@ Result<bool> MountService::Unmount(const std::string& id, bool force, Duration w
     entry = it->second;
     if (entry->busy == Busy::kMounting) entry->stop.request_stop();
     // What no task works on is taken over at once.
-    while (entry->busy == Busy::kMounting && !entry->only_filling && !entry->queued) {
+    while (entry->busy == Busy::kMounting && !entry->only_filling && !entry->operation->queued) {
       if (!changed_.Wait(mutex_, ctx)) {
         return Error(Code::kAborted, fmt::format("mount {} is being made and is now stopped", id))
             .WithHint("try again in a moment");

@@ -96,6 +96,7 @@ class MountService : public std::enable_shared_from_this<MountService> {
   /// its outcome is for them only.
   struct Operation {
     bool for_more = false;  // the file system was mounted before: its failure leaves that alone
+    bool queued = false;    // its task has not begun: an unmount takes over at once
     bool done = false;
     std::optional<Error> error;
   };
@@ -113,7 +114,6 @@ class MountService : public std::enable_shared_from_this<MountService> {
     TimePoint changed_at{};
     std::chrono::milliseconds retry_after{};
     api::Ready reached = api::Ready::kMounted;
-    bool queued = false;        // kMounting, but the task has not begun
     bool only_filling = false;  // kMounting, but no task runs: the fill will end it
     /// What every log line about it says. Of fields that never change.
     std::vector<log::Field> LogFields() const;
@@ -149,14 +149,16 @@ class MountService : public std::enable_shared_from_this<MountService> {
   void MakeDurable();
 
   // mount_work.cc: on the pools
-  Status Start(const EntryPtr& entry);
-  void RunMount(const EntryPtr& entry);
+  using Step = void (MountService::*)(const EntryPtr&, const OperationPtr&);
+  /// Runs a step of an operation on a pool, unless an unmount takes over before its turn comes.
+  Status Submit(ThreadPool& pool, const EntryPtr& entry, const OperationPtr& operation, Step step);
+  void RunMount(const EntryPtr& entry, const OperationPtr& operation);
   Status MountNow(const Context& ctx, const EntryPtr& entry);
-  void AfterMounted(const EntryPtr& entry);
-  void RunReady(const EntryPtr& entry);
+  void AfterMounted(const EntryPtr& entry, const OperationPtr& operation);
+  void RunReady(const EntryPtr& entry, const OperationPtr& operation);
   void Reached(const EntryPtr& entry, api::Ready ready);
-  /// `only`: unless another operation has begun since.
-  void Fail(const EntryPtr& entry, Error error, const OperationPtr& only = nullptr);
+  /// Unless the operation is over, or another one has begun since.
+  void Fail(const EntryPtr& entry, Error error, const OperationPtr& operation);
   void FailForMore(const EntryPtr& entry, Error error);
   Status StartUnmount(const EntryPtr& entry, bool force);
   void RunUnmount(const EntryPtr& entry, bool force);

@@ -30,37 +30,44 @@ std::vector<log::Field> MountService::Entry::LogFields() const {
   return out;
 }
 
-Status MountService::Start(const EntryPtr& entry) {
+Status MountService::Submit(ThreadPool& pool, const EntryPtr& entry, const OperationPtr& operation,
+                            Step step) {
   {
     const MutexLock lock(mutex_);
-    entry->queued = true;
+    // Who wants to unmount it may wait already, from before it was in a queue.
+    operation->queued = true;
+    changed_.NotifyAll();
   }
-  Status submitted = mount_pool_.Submit([this, entry] { RunMount(entry); });
-  if (!submitted) Fail(entry, submitted.error());
+  Status submitted = pool.Submit([this, entry, operation, step] {
+    {
+      const MutexLock lock(mutex_);
+      if (!std::exchange(operation->queued, false) || operation->done) return;
+    }
+    const log::Scope scope(entry->LogFields());
+    (this->*step)(entry, operation);
+  });
+  if (!submitted) Fail(entry, submitted.error(), operation);
   return submitted;
 }
 
-void MountService::RunMount(const EntryPtr& entry) {
+void MountService::RunMount(const EntryPtr& entry, const OperationPtr& operation) {
+  Context ctx = Context{}.WithTimeout(options_.timeout);
   {
     const MutexLock lock(mutex_);
-    if (!std::exchange(entry->queued, false) || entry->busy != Busy::kMounting) return;
+    ctx.stop = entry->stop.get_token();
   }
-  const log::Scope scope(entry->LogFields());
-  Context ctx;
-  ctx.stop = entry->stop.get_token();
-  ctx = ctx.WithTimeout(options_.timeout);
   Status status = ctx.Check("mount");
   if (status) status = MountNow(ctx, entry);
   {
     const MutexLock lock(mutex_);
     to_restore_.erase(entry->request.id);
   }
-  if (!status) return Fail(entry, std::move(status).error());
+  if (!status) return Fail(entry, std::move(status).error(), operation);
   parts_.events.Add("mounted", entry->request.id,
                     fmt::format("{} at {}", entry->request.source, entry->request.mountpoint));
   log::Info("mounted", {{"mountpoint", entry->request.mountpoint},
                         {"digest", entry->image->manifest_digest()}});
-  AfterMounted(entry);
+  AfterMounted(entry, operation);
 }
 
 // While an entry is busy, only the operation on it writes its fields; the lock is for readers.
@@ -100,15 +107,12 @@ Status MountService::MountNow(const Context& ctx, const EntryPtr& entry) {
 }
 
 // The file system is there; now to what else was asked for. Calls Reached() at once or later.
-void MountService::AfterMounted(const EntryPtr& entry) {
-  const log::Scope scope(entry->LogFields());
+void MountService::AfterMounted(const EntryPtr& entry, const OperationPtr& operation) {
   std::shared_ptr<Image> image;
   api::Ready ready{};
   bool fill = false;
-  OperationPtr operation;
   {
     const MutexLock lock(mutex_);
-    operation = entry->operation;
     image = entry->image;
     ready = entry->request.ready;
     fill = (entry->request.fill && options_.fill) || ready == api::Ready::kComplete;
@@ -116,8 +120,8 @@ void MountService::AfterMounted(const EntryPtr& entry) {
   }
   if (ready == api::Ready::kMounted) Reached(entry, ready);
   if (ready == api::Ready::kPrefetched) {
-    const Status submitted = ready_pool_.Submit([this, entry] { RunReady(entry); });
-    if (!submitted) Fail(entry, submitted.error());
+    // Others' lists may be stuck before it: a failure of this call is the operation's.
+    static_cast<void>(Submit(ready_pool_, entry, operation, &MountService::RunReady));
   }
   if (!fill) return;
   // Who waits for all of it reads nothing before.
@@ -140,20 +144,19 @@ void MountService::AfterMounted(const EntryPtr& entry) {
       start);
   if (filling) return;
   log::Warn("cannot fetch the rest of the image", {{"error", filling.error()}});
-  if (ready == api::Ready::kComplete) Fail(entry, filling.error());
+  if (ready == api::Ready::kComplete) Fail(entry, filling.error(), operation);
 }
 
-void MountService::RunReady(const EntryPtr& entry) {
-  const log::Scope scope(entry->LogFields());
+void MountService::RunReady(const EntryPtr& entry, const OperationPtr& operation) {
   Context ctx;
-  ctx.stop = entry->stop.get_token();
   std::shared_ptr<Image> image;
   {
     const MutexLock lock(mutex_);
+    ctx.stop = entry->stop.get_token();
     image = entry->image;
   }
   Status status = image->FetchListed(ctx);
-  if (!status) return Fail(entry, std::move(status).error());
+  if (!status) return Fail(entry, std::move(status).error(), operation);
   Reached(entry, api::Ready::kPrefetched);
 }
 
@@ -175,7 +178,6 @@ void MountService::FailForMore(const EntryPtr& entry, Error error) {
   parts_.events.Add("error", entry->request.id, error.ToString());
   const MutexLock lock(mutex_);
   if (entry->busy != Busy::kMounting) return;
-  entry->stop = std::stop_source();
   entry->request.ready = entry->reached;
   entry->info.state = "mounted";
   End(*entry, std::move(error));
@@ -183,16 +185,16 @@ void MountService::FailForMore(const EntryPtr& entry, Error error) {
 
 // The operation's end without a mount: nothing of it stays but the reason, and the record when it
 // was there before.
-void MountService::Fail(const EntryPtr& entry, Error error, const OperationPtr& only) {
+void MountService::Fail(const EntryPtr& entry, Error error, const OperationPtr& operation) {
   const log::Scope scope(entry->LogFields());
   bool keep_record = false;
   bool for_more = false;
   {
     const MutexLock lock(mutex_);
-    if (entry->busy != Busy::kMounting) return;
-    if (only != nullptr && entry->operation != only) return;
+    if (entry->busy != Busy::kMounting || entry->operation != operation) return;
+    operation->queued = entry->only_filling = false;  // nobody takes over while this ends it
     keep_record = entry->restored || (draining_ && entry->session != nullptr);
-    for_more = entry->operation->for_more;
+    for_more = operation->for_more;
   }
   if (for_more) return FailForMore(entry, std::move(error));
   const Status ended = EndSession(entry, true);
@@ -204,7 +206,6 @@ void MountService::Fail(const EntryPtr& entry, Error error, const OperationPtr& 
   log::Error("mount failed", {{"error", error}});
   parts_.events.Add("error", entry->request.id, error.ToString());
   const MutexLock lock(mutex_);
-  entry->stop = std::stop_source();
   entry->info.state = "failed";
   entry->info.error = error.ToString();
   entry->info.error_code = CodeName(error.code());
@@ -231,7 +232,6 @@ void MountService::RunUnmount(const EntryPtr& entry, bool force) {
   std::set<std::string> needed;
   {
     const MutexLock lock(mutex_);
-    entry->stop = std::stop_source();
     if (!status) {
       // A refused unmount says nothing about the mount; one that lost its session does.
       entry->info.state = entry->session != nullptr ? "mounted" : "failed";
@@ -278,7 +278,7 @@ Status MountService::EndSession(const EntryPtr& entry, bool lazy) {
 
 Status MountService::Restore() {
   DAVIT_TRY_ASSIGN(const std::vector<MountRecord> records, parts_.store.Load());
-  std::vector<EntryPtr> entries;
+  std::vector<std::pair<EntryPtr, OperationPtr>> begun;
   {
     const MutexLock lock(mutex_);
     for (const MountRecord& record : records) {
@@ -296,13 +296,14 @@ Status MountService::Restore() {
       entry->info.manifest_digest = record.manifest_digest;
       entry->info.platform = record.platform;
       entry->info.data_path = "fuse";
-      Begin(*entry, Busy::kMounting);
       entries_[record.request.id] = entry;
       to_restore_.insert(record.request.id);
-      entries.push_back(std::move(entry));
+      begun.emplace_back(entry, Begin(*entry, Busy::kMounting));
     }
   }
-  for (const EntryPtr& entry : entries) DAVIT_TRY(Start(entry));
+  for (const auto& [entry, operation] : begun) {
+    DAVIT_TRY(Submit(mount_pool_, entry, operation, &MountService::RunMount));
+  }
   return {};
 }
 
@@ -328,6 +329,7 @@ void MountService::Maintain() {
   for (const Live& live : LiveMounts()) {
     if (live.session->alive()) continue;
     EntryPtr entry;
+    OperationPtr operation;
     {
       const MutexLock lock(mutex_);
       const auto it = entries_.find(live.id);
@@ -336,13 +338,15 @@ void MountService::Maintain() {
         continue;
       }
       entry = it->second;
-      Begin(*entry, Busy::kMounting);  // Fail() ends it
-      entry->operation->for_more = false;
+      operation = Begin(*entry, Busy::kMounting);  // Fail() ends it
+      operation->for_more = false;
     }
-    Fail(entry, Error(Code::kFailedPrecondition,
-                      fmt::format("{} was unmounted by somebody else", entry->request.mountpoint)));
+    Fail(entry,
+         Error(Code::kFailedPrecondition,
+               fmt::format("{} was unmounted by somebody else", entry->request.mountpoint)),
+         operation);
   }
-  std::vector<EntryPtr> again;
+  std::vector<std::pair<EntryPtr, OperationPtr>> again;
   {
     const MutexLock lock(mutex_);
     if (draining_) return;
@@ -351,12 +355,11 @@ void MountService::Maintain() {
     for (const auto& [id, entry] : entries_) {
       if (entry->busy != Busy::kNo || entry->session != nullptr || !entry->restored) continue;
       if (now - entry->changed_at < entry->retry_after) continue;
-      Begin(*entry, Busy::kMounting);
-      again.push_back(entry);
+      again.emplace_back(entry, Begin(*entry, Busy::kMounting));
     }
   }
-  for (const EntryPtr& entry : again) {
-    const Status started = Start(entry);
+  for (const auto& [entry, operation] : again) {
+    const Status started = Submit(mount_pool_, entry, operation, &MountService::RunMount);
     if (!started) log::Warn("cannot mount again", {{"error", started.error()}});
   }
 }

@@ -26,6 +26,7 @@ class FakeImages::FakeImage final : public daemon::Image {
   }
   Status FetchListed(const Context& ctx) override {
     DAVIT_TRY(owner_.Wait(ctx, Gate::kListed));
+    DAVIT_TRY(ctx.Check("fetch what is listed"));
     const MutexLock lock(owner_.mutex_);
     if (owner_.ready_error_) return *owner_.ready_error_;
     return {};

@@ -23,18 +23,21 @@ class MountServiceTest : public ::testing::Test {
   void Open() {
     auto store = MountStore::Open(dir.path() + "/mounts");
     ASSERT_TRUE(store.ok());
-    service = MountService::Create(
-        {.threads = 2, .retry_min = std::chrono::seconds(2)},
-        {.images = images,
-         .events = events,
-         .store = *store,
-         .mounter = [this](auto, const rafs::FuseOptions& o) { return mounter.Start(o); },
-         .prepare = [this](const std::string&, bool restored) -> Status {
-           if (restored) ++restored_prepared;
-           return {};
-         },
-         .clock = clock,
-         .credentials = nullptr});
+    service = MountService::Create({.threads = 2, .retry_min = std::chrono::seconds(2)},
+                                   {.images = images,
+                                    .events = events,
+                                    .store = *store,
+                                    .mounter =
+                                        [this](auto, const rafs::FuseOptions& o) {
+                                          if (on_start) on_start();
+                                          return mounter.Start(o);
+                                        },
+                                    .prepare = [this](const std::string&, bool restored) -> Status {
+                                      if (restored) ++restored_prepared;
+                                      return {};
+                                    },
+                                    .clock = clock,
+                                    .credentials = nullptr});
     ASSERT_TRUE(service->Restore().ok());
   }
 
@@ -70,6 +73,7 @@ class MountServiceTest : public ::testing::Test {
   testing::ManualClock clock;
   EventLog events{100, clock};
   std::atomic<int> restored_prepared{0};
+  std::function<void()> on_start;  // called when a mount is nearly there
   std::shared_ptr<MountService> service;
 };
 
@@ -149,6 +153,64 @@ TEST_F(MountServiceTest, StuckMountsDoNotHoldUnmountsUp) {
   // Nor is one that waits behind them for its turn.
   EXPECT_TRUE(*service->Unmount("m4", false, kPatience));
   EXPECT_EQ(service->List().size(), 4U);
+}
+
+TEST_F(MountServiceTest, StuckMountsDoNotHoldUpAnUnmountOfOneAskedForMore) {
+  Open();
+  ASSERT_TRUE(service->Mount(Request("a"), kPatience).ok());
+  ASSERT_TRUE(service->Mount(Request("b"), kPatience).ok());
+  images.Block();
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_TRUE(service->Mount(Request("m" + std::to_string(i)), Duration::zero()).ok());
+  }
+  for (const auto& [id, ready] :
+       {std::pair{"a", api::Ready::kComplete}, std::pair{"b", api::Ready::kPrefetched}}) {
+    api::MountRequest request = Request(id);
+    request.ready = ready;
+    EXPECT_EQ(service->Mount(request, Duration::zero())->state, "mounting");
+    const auto gone = service->Unmount(id, false, kPatience);
+    ASSERT_TRUE(gone.ok()) << id << ": " << gone.error().ToString();
+    EXPECT_TRUE(*gone) << id;
+  }
+  EXPECT_EQ(service->List().size(), 5U);
+  images.Release();
+  for (int i = 0; i < 5; ++i) EXPECT_TRUE(Await("m" + std::to_string(i), "mounted")) << i;
+  EXPECT_EQ(mounter.live_sessions(), 5);  // what was in the queue did nothing
+}
+
+TEST_F(MountServiceTest, StuckListsDoNotHoldUnmountsUp) {
+  Open();
+  images.BlockListed(true);
+  for (int i = 0; i < 5; ++i) {  // more than there are threads for lists
+    api::MountRequest request = Request("m" + std::to_string(i));
+    request.ready = api::Ready::kPrefetched;
+    ASSERT_TRUE(service->Mount(request, Duration::zero()).ok());
+  }
+  const auto until = std::chrono::steady_clock::now() + kPatience;
+  while (mounter.started() < 5 && std::chrono::steady_clock::now() < until) {
+    std::this_thread::yield();
+  }
+  const auto gone = service->Unmount("m4", false, kPatience);
+  ASSERT_TRUE(gone.ok()) << gone.error().ToString();
+  EXPECT_TRUE(*gone);
+  images.BlockListed(false);
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(Await("m" + std::to_string(i), "mounted")) << i;
+}
+
+TEST_F(MountServiceTest, AStopThatCameTooLateIsForgotten) {
+  Open();
+  std::optional<Code> stopped;
+  on_start = [&] {  // so late that the mount succeeds all the same
+    const auto unmounted = service->Unmount("m", false, Duration::zero());
+    if (!unmounted.ok()) stopped = unmounted.error().code();
+  };
+  ASSERT_TRUE(service->Mount(Request(), kPatience).ok());
+  EXPECT_EQ(stopped, Code::kAborted);
+  api::MountRequest request = Request();
+  request.ready = api::Ready::kPrefetched;
+  const auto info = service->Mount(request, kPatience);
+  ASSERT_TRUE(info.ok()) << info.error().ToString();
+  EXPECT_EQ(info->state, "mounted");
 }
 
 TEST_F(MountServiceTest, UnmountStopsAMountInProgress) {
