@@ -375,6 +375,34 @@ class DaemonMountTest(unittest.TestCase):
         self.assertEqual(second.process.wait(20), 1)
         self.assertIn(str(self.daemon.process.pid), second.log_text())
 
+    def test_two_daemons_on_one_cache(self):
+        """Each has a state directory of its own, so it is the cache's lock that refuses the second."""
+        cache = os.path.join(self.dir, "cache")
+        self.daemon.settings = {"cache__directory": cache}
+        self.daemon.start()
+        self.mount()
+        self.assertEqual(read(self.point() + "/etc/hello"), b"hello\n")
+        other = os.path.join(self.dir, "other")
+        os.makedirs(other)
+        second = Daemon(other, cache__directory=cache)
+        second.start(wait=False)
+        self.addCleanup(lambda: second.process.poll() is None and second.kill())
+        self.assertEqual(second.process.wait(20), 1, second.log_text())
+        said = second.log_text()
+        self.assertIn(f"cache directory {cache} is in use by process {self.daemon.process.pid}\n", said)
+        self.assertIn("configure another cache directory", said)
+        # The first one is not disturbed: what it has it reads, and it caches more.
+        self.assertEqual(self.daemon.call("GET", "/api/v1/daemon")["state"], "running")
+        self.check_content(self.point())
+        self.mount("n", self.point("another"), ready="complete")
+        self.assertEqual(self.daemon.stop(), 0)
+        # Nobody owns it now: the other one may have it, with all that is in it.
+        second.start()
+        second.mount("m", self.image, self.point(), plain_http=True, ready="complete")
+        self.check_content(self.point())
+        self.assertEqual(second.call("GET", "/api/v1/cache")["fetched_bytes"], 0)
+        self.assertEqual(second.stop(), 0)
+
 
 class CommandLineTest(unittest.TestCase):
     @classmethod
