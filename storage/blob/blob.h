@@ -6,6 +6,7 @@
 // own; in a batch several chunks share one; with zran a unit is one gzip context; tarfs units are
 // plain ranges. Whatever format comes later is one more BlobMap behind this header.
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -39,6 +40,10 @@ struct SourceRead {
   std::string served_by;
 };
 
+/// The longest time for which a server is left alone because it asked for that (Retry-After). One
+/// that asks for more is not believed: it could lock a node out for ever.
+inline constexpr std::chrono::seconds kMaxRetryAfter{600};
+
 /// One remote blob. Thread-safe. Implementations do no retries beyond authentication and mirrors:
 /// patience is the scheduler's.
 class BlobSource {
@@ -52,7 +57,7 @@ class BlobSource {
   virtual Result<std::uint64_t> Size(const Context& ctx) = 0;
   /// Streams exactly the range to `sink`. Never passes on a byte of a reply that is not that range
   /// (status, Content-Range and length are checked). On an error the sink may have seen a prefix.
-  /// kUnavailable errors carry the server's Retry-After where it sent one.
+  /// kUnavailable errors carry the server's Retry-After where it sent one, up to kMaxRetryAfter.
   virtual Status Read(const Context& ctx, ByteRange range, SourceRead& how,
                       const ByteSink& sink) = 0;
 };

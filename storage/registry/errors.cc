@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
+#include "storage/blob/blob.h"
 #include "storage/registry/replies.h"
 
 namespace davit::registry {
@@ -100,12 +103,18 @@ Error ErrorFromReply(const http::Response& reply, std::string_view what,
   const std::string detail = RegistryText(reply.body);
   if (!detail.empty()) text += " " + detail;
   Error error = Error(CodeOf(reply.status), std::move(text)).WithHint(HintOf(reply.status, detail));
-  if (const auto value = reply.headers.Get("Retry-After");
-      value && IsTransientStatus(reply.status)) {
-    if (const auto wait = http::ParseRetryAfter(*value, now))
-      return std::move(error).WithRetryAfter(*wait);
+  if (IsTransientStatus(reply.status)) {
+    if (const auto wait = RetryAfterOf(reply, now)) return std::move(error).WithRetryAfter(*wait);
   }
   return error;
+}
+
+std::optional<std::chrono::seconds> RetryAfterOf(const http::Response& reply,
+                                                 std::chrono::system_clock::time_point now) {
+  const auto value = reply.headers.Get("Retry-After");
+  const auto wait = value ? http::ParseRetryAfter(*value, now) : std::nullopt;
+  if (!wait) return std::nullopt;
+  return std::min(*wait, storage::kMaxRetryAfter);
 }
 
 bool IsTransient(const Error& error) {

@@ -2,6 +2,7 @@
 // From HTTP replies of registries to errors.
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -13,6 +14,9 @@ namespace davit::registry {
 /// message (cleaned and shortened); carries Retry-After.
 Error ErrorFromReply(const http::Response& reply, std::string_view what,
                      std::chrono::system_clock::time_point now);
+/// Its Retry-After, up to storage::kMaxRetryAfter; nothing when there is none that can be used.
+std::optional<std::chrono::seconds> RetryAfterOf(const http::Response& reply,
+                                                 std::chrono::system_clock::time_point now);
 /// Statuses that say "later": 408, 429, 499, 500, 502, 503, 504, 522.
 bool IsTransientStatus(int status);
 /// Whether asking again may help.

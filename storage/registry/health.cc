@@ -4,6 +4,7 @@
 #include <charconv>
 
 #include "common/base/log.h"
+#include "storage/registry/errors.h"
 
 namespace davit::registry {
 namespace {
@@ -63,9 +64,7 @@ void EndpointHealth::Failed(const std::string& origin, const Error& error) {
 void EndpointHealth::Saw(const std::string& origin, const http::Response& reply) {
   MutexLock lock(mutex_);
   if (reply.status == 429 || reply.status == 503) {
-    const auto value = reply.headers.Get("Retry-After");
-    const auto wait = value ? http::ParseRetryAfter(*value, clock_.WallNow()) : std::nullopt;
-    if (wait) {
+    if (const auto wait = RetryAfterOf(reply, clock_.WallNow())) {
       State& state = states_[origin];
       state.pause_until = std::max(state.pause_until, clock_.Now() + *wait);
     }

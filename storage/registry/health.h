@@ -19,7 +19,8 @@ class EndpointHealth {
   /// False while a failed endpoint is skipped (10 s after the first failure, doubled with each
   /// further one up to 5 min) or has asked to be left alone.
   bool Usable(const std::string& origin);
-  /// How long the endpoint wants no requests at all (Retry-After); nothing when it does not mind.
+  /// How long the endpoint wants no requests at all (Retry-After, up to
+  /// storage::kMaxRetryAfter); nothing when it does not mind.
   std::optional<std::chrono::seconds> Paused(const std::string& origin);
   void Succeeded(const std::string& origin);
   /// Does not count while the endpoint is skipped.

@@ -16,9 +16,6 @@
 namespace davit::storage {
 namespace {
 
-// A server that asks for more is not believed: it could lock a node out for ever.
-constexpr std::chrono::seconds kMaxRetryAfter{600};
-
 bool Retryable(const Error& error) {
   return error.code() == Code::kUnavailable || error.code() == Code::kDeadlineExceeded;
 }

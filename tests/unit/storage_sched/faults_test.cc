@@ -134,6 +134,20 @@ TEST_F(SchedulerFaults, RetryAfterHoldsForEverybodyOfTheHost) {
   EXPECT_EQ(scheduler_->stats().throttled, 1U);
 }
 
+TEST_F(SchedulerFaults, ARetryAfterOfAnHourIsNotBelieved) {
+  Make({.demand_patience = std::chrono::hours(3)});
+  std::atomic<bool> throttled{false};
+  blob_.source->SetHook([&](const auto&, std::uint64_t, auto&) -> Status {
+    if (throttled.exchange(true)) return {};
+    return Error(Code::kUnavailable, "429").WithRetryAfter(seconds(3600));
+  });
+  auto fetch = Start(Cause::kDemand, {0, 10});
+  const Duration took = RunUntilReady(fetch);
+  ASSERT_TRUE(fetch.get().ok());
+  EXPECT_GE(took, kMaxRetryAfter);
+  EXPECT_LE(took, kMaxRetryAfter + seconds(5));
+}
+
 TEST_F(SchedulerFaults, AnotherHostIsNotAffected) {
   blob_.source->SetHook([&](const auto&, std::uint64_t, auto&) -> Status {
     return Error(Code::kUnavailable, "429").WithRetryAfter(seconds(30));
