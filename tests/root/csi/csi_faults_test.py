@@ -133,18 +133,41 @@ class HealthTest(CsiFaultCase):
 
 
 class LogFileTest(CsiFaultCase):
+    ROTATE, CALLS = 64 << 10, 160  # one refused call is about 1 KiB in each file
+
+    def files(self, name):
+        """The texts of a log and of what it was before, the oldest first."""
+        path = os.path.join(self.dir, name)
+        names = [path] + [f"{path}.{number}" for number in range(1, 9) if os.path.exists(f"{path}.{number}")]
+        texts = []
+        for one in reversed(names):
+            with open(one, encoding="utf-8") as text:
+                texts.append(text.read())
+        return texts
+
     def test_each_process_writes_and_rotates_its_own(self):
         path = os.path.join(self.dir, "davit.log")
-        self.start(CONFIG + f'[log]\nfile = "{path}"\nrotate_bytes = "1MiB"\n')
+        self.start(CONFIG + f'[log]\nfile = "{path}"\nrotate_bytes = "{self.ROTATE}"\nkeep_files = 8\n')
         self.ok(self.driver.publish(self.registry.image, self.target))
-        with open(path, encoding="utf-8") as text:
-            own = text.read()
-        with open(os.path.join(self.dir, "davit.davitd.log"), encoding="utf-8") as text:
-            daemon = text.read()
-        self.assertIn("davit-csi runs", own)
-        self.assertNotIn("davitd runs ", own)
-        self.assertIn("davitd runs ", daemon)
-        self.assertIn(" mounted ", daemon)
+        for number in range(self.CALLS):
+            done = self.driver.publish(f"{self.registry.host}/none-{number:03}-{'x' * 150}:v1", self.target + "-none", "none")
+            self.assertNotEqual(done.returncode, 0)
+        numbers = list(range(self.CALLS))
+        for name, own, others in (("davit.log", ("davit-csi runs ", "CSI call failed "), ("davitd runs ", " mount failed ")),
+                                  ("davit.davitd.log", ("davitd runs ", " mount failed "), ("davit-csi runs ", "CSI call failed "))):
+            texts = self.files(name)
+            self.assertGreater(len(texts), 2, name)
+            for text in texts:
+                self.assertLess(len(text), self.ROTATE + 4096, name)
+            for text in texts[:-1]:
+                self.assertGreater(len(text), self.ROTATE - 4096, name)  # not before it is full
+            lines = "".join(texts).splitlines()
+            self.assertEqual(len([line for line in lines if own[0] in line]), 1, name)
+            # Each call is there once, in its order: nothing got lost between two files.
+            failed = [int(re.search(r"/none-(\d+)-", line)[1]) for line in lines if own[1] in line]
+            self.assertEqual(failed, numbers, name)
+            self.assertEqual([line for line in lines if any(word in line for word in others)], [], name)
+        self.assertIn(" mounted ", "".join(self.files("davit.davitd.log")))
 
 
 class ErrorCodesTest(CsiFaultCase):

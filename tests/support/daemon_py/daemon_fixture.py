@@ -146,8 +146,8 @@ def sha(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def write_layout(path, files, tag="v1"):
-    """An OCI layout with one image of one layer; files: name -> bytes."""
+def write_layout(path, files, tag="v1", mode=0o644):
+    """An OCI layout with one image of one layer; files: name -> bytes, all of this mode."""
     os.makedirs(os.path.join(path, "blobs/sha256"), exist_ok=True)
 
     def put(data, media_type):
@@ -159,7 +159,7 @@ def write_layout(path, files, tag="v1"):
     with tarfile.open(fileobj=raw, mode="w") as tar:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
-            info.size, info.mtime, info.mode = len(data), 1_600_000_000, 0o644
+            info.size, info.mtime, info.mode = len(data), 1_600_000_000, mode
             tar.addfile(info, io.BytesIO(data))
     layer = raw.getvalue()
     oci = "application/vnd.oci.image."
