@@ -182,10 +182,10 @@ def ours_merged(expected, tars, flags):
                 bootstraps.append(extract(blobs, name, boots))
             if not found:  # an empty layer has no blob
                 bootstraps.append(os.path.join(out, "image.boot"))
-        merged_by_both(expected, blobs, bootstraps, work, times="ns")
+        merged_by_both(expected, blobs, bootstraps, work, by_kernel=True, times="ns")
 
 
-def merged_by_both(expected, blobs, boots, work, **options):
+def merged_by_both(expected, blobs, boots, work, by_kernel=False, **options):
     for name, command in (("nydus-image merge", [NYDUS_IMAGE, "merge", *boots, "--bootstrap"]), ("davit merge", [DAVIT, "merge", *boots, "-o"])):
         with part(name):
             space = os.path.join(work, name.replace(" ", "-"))
@@ -194,6 +194,8 @@ def merged_by_both(expected, blobs, boots, work, **options):
             lib.run(*command, merged)
             davit_reads(expected, merged, blobs, space, **options)
             nydus_reads(expected, merged, blobs, space, **options)
+            if by_kernel:
+                kernel_reads(expected, merged, space, **options)
 
 
 # --- images of ours
