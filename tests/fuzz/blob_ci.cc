@@ -1,10 +1,16 @@
-// Chunk info in all forms. The input starts with what a bootstrap would say (it may be hostile as
-// well), the rest is the stored form, the local form and the bare array.
+// Chunk info in all forms, and the units that it describes: both are a registry's bytes that are
+// decoded before any digest is compared. The input starts with what a bootstrap would say (it may
+// be hostile as well), then comes the chunk info, taken for the stored form, the local form and the
+// bare array. The upper half of the head's last word is how many bytes at the end are the blob's
+// data.
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
+#include <vector>
 
 #include "storage/blobmeta/ci.h"
 
@@ -19,11 +25,52 @@ struct Head {
   std::uint32_t chunk_size, compressors;
 };
 
-/// The promises of BlobMap; breaking one is a finding.
-void Use(const BlobMap& map) {
-  const auto require = [](bool promise) {
-    if (!promise) std::abort();
+void require(bool promise) {
+  if (!promise) std::abort();
+}
+
+using Piece = std::vector<std::byte>;  // of just its size: ASan sees a step outside
+
+std::optional<Piece> Decoded(const BlobMap& map, std::uint32_t unit, const Piece& stored,
+                             std::byte before) {
+  Piece out(map.UnitAt(unit).uncompressed_size, before);
+  const Status status = map.Decode(unit, stored, out);
+  require(status.ok() || status.error().code() == Code::kDataLoss);
+  return status.ok() ? std::optional(std::move(out)) : std::nullopt;
+}
+
+/// A few units, each as often as a cache may: what comes out depends on nothing but the input.
+void DecodeUnits(const BlobMap& map, Bytes data) {
+  constexpr std::uint32_t kUnits = 8;
+  constexpr std::uint32_t kBytes = 1U << 20;  // larger ones only take longer
+  struct Known {
+    std::uint32_t unit;
+    Piece stored;
+    std::optional<Piece> out;
   };
+  std::vector<Known> known;
+  for (std::uint32_t i = 0; i < map.unit_count() && known.size() < kUnits; ++i) {
+    const Unit u = map.UnitAt(i);
+    if (u.compressed_offset + u.compressed_size > data.size()) break;
+    if (u.uncompressed_size > kBytes) continue;
+    const Bytes stored = data.subspan(u.compressed_offset, u.compressed_size);
+    Known k{i, Piece(stored.begin(), stored.end()), {}};
+    k.out = Decoded(map, i, k.stored, std::byte{0});
+    known.push_back(std::move(k));
+    Piece other(u.uncompressed_size + 1);
+    require(!map.Decode(i, stored, other).ok());
+    require(
+        !map.Decode(i, stored.first(stored.size() - 1), MutableBytes(other).first(other.size() - 1))
+             .ok());
+  }
+  // Decoders are kept from one unit to the next, and a damaged one leaves nothing behind; every
+  // byte of a decoded unit has been written.
+  for (auto k = known.rbegin(); k != known.rend(); ++k)
+    require(Decoded(map, k->unit, k->stored, std::byte{0xA5}) == k->out);
+}
+
+/// The promises of BlobMap; breaking one is a finding.
+void Use(const BlobMap& map, Bytes data) {
   std::uint64_t end = 0;
   for (std::uint32_t i = 0; i < map.chunk_count(); ++i) {
     const Chunk c = map.ChunkAt(i);
@@ -39,6 +86,7 @@ void Use(const BlobMap& map) {
     require(first <= i && i < last);
   }
   require(map.FindChunk(~0ULL) == map.chunk_count());
+  DecodeUnits(map, data);
 }
 
 }  // namespace
@@ -48,7 +96,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   Head head;
   if (size < sizeof head) return 0;
   std::memcpy(&head, data, sizeof head);
-  const Bytes rest = std::as_bytes(std::span(data, size)).subspan(sizeof head);
+  const Bytes all = std::as_bytes(std::span(data, size)).subspan(sizeof head);
+  const Bytes units = all.last(std::min<std::size_t>(head.compressors >> 16, all.size()));
+  const Bytes rest = all.first(all.size() - units.size());
   CiExpectation e;
   e.id = BlobId{std::string(64, 'c')};
   e.features = head.features;
@@ -65,7 +115,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                      Result<std::string>(std::string(AsText(rest)))}) {
     if (!array) continue;
     const auto map = MakeRafsBlobMap(*std::move(array), e, nullptr);
-    if (map) Use(**map);
+    if (map) Use(**map, units);
   }
   return 0;
 }

@@ -55,8 +55,10 @@ std::string SampleBootstrap(bool compact) {
   return raw.Build();
 }
 
-std::string Compress(std::string_view in) {
-  auto compressor = *codec::MakeCompressor(codec::Algorithm::kZstd);
+std::string Compress(std::string_view in, codec::Algorithm algorithm = codec::Algorithm::kZstd) {
+  // Chunks are read with gzip, but never written.
+  if (algorithm == codec::Algorithm::kGzip) return *codec::GzipCompress(AsBytes(in));
+  auto compressor = *codec::MakeCompressor(algorithm);
   std::string out(compressor->Bound(in.size()), '\0');
   out.resize(*compressor->Compress(AsBytes(in), std::as_writable_bytes(std::span(out))));
   return out;
@@ -119,6 +121,51 @@ std::string SampleCi(bool batch, CiForm form) {
   return out + stored + storage::EncodeCiHeader(header);
 }
 
+/// The bare form with the blob's data behind it: a compressed unit, one that is stored as it is, a
+/// batch.
+std::string SampleUnits(codec::Algorithm algorithm) {
+  const std::string text = [] {
+    std::string out;
+    for (int i = 0; i < 300; ++i) out += "line " + std::to_string(i) + '\n';
+    return out;
+  }();
+  const auto size = [](const std::string& s) { return static_cast<std::uint32_t>(s.size()); };
+  const std::string first = Compress(text, algorithm), plain = "stored as it is";
+  const std::string members = text.substr(0, 1000), batch = Compress(members, algorithm);
+  const std::string data = first + plain + batch;
+  std::vector<storage::CiRecord> records{{.compressed_offset = 0,
+                                          .compressed_size = size(first),
+                                          .uncompressed_offset = 0,
+                                          .uncompressed_size = size(text),
+                                          .compressed = true},
+                                         {.compressed_offset = first.size(),
+                                          .compressed_size = size(plain),
+                                          .uncompressed_offset = 4096,
+                                          .uncompressed_size = size(plain)}};
+  for (std::uint32_t i = 0; i < 2; ++i) {
+    records.push_back({.compressed_offset = first.size() + plain.size(),
+                       .uncompressed_offset = 8192 + i * 4096,
+                       .uncompressed_size = 500,
+                       .batch = true,
+                       .offset_in_batch = i * 500});
+  }
+  const std::string array = *storage::EncodeCiArray(records, {{size(batch), size(members)}});
+  std::string out;
+  const auto put = [&](auto value) {
+    out.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  put(std::uint32_t{storage::kBlobAligned | storage::kBlobCiV2 | storage::kBlobBatch});
+  put(static_cast<std::uint32_t>(records.size()));
+  put(size(array));
+  put(size(array));
+  put(std::uint64_t{data.size()});
+  put(std::uint64_t{1} << 20);
+  put(std::uint64_t{data.size()});
+  put(std::uint32_t{1} << 20);
+  put(static_cast<std::uint32_t>(algorithm) | size(data) << 16);
+  return out + array + data;
+}
+
 std::string SampleToc() {
   std::string blob;
   storage::Toc toc;
@@ -153,6 +200,11 @@ Status WriteAll(const std::string& corpus) {
   DAVIT_TRY(write("fuzz_blob_ci", "v2-batch-stored", SampleCi(true, CiForm::kStored)));
   DAVIT_TRY(write("fuzz_blob_ci", "v2-batch-zstd", SampleCi(true, CiForm::kStoredZstd)));
   DAVIT_TRY(write("fuzz_blob_ci", "v2-batch-bare", SampleCi(true, CiForm::kBare)));
+  for (const auto algorithm :
+       {codec::Algorithm::kLz4Block, codec::Algorithm::kGzip, codec::Algorithm::kZstd}) {
+    DAVIT_TRY(write("fuzz_blob_ci", "units-" + std::string(codec::AlgorithmName(algorithm)),
+                    SampleUnits(algorithm)));
+  }
   DAVIT_TRY(write("fuzz_blob_toc", "three-sections", SampleToc()));
   const storage::BlobId id{std::string(64, 'a')};
   DAVIT_TRY_ASSIGN(const auto layer,
