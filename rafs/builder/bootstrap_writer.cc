@@ -111,7 +111,8 @@ class Writer {
         return Error(Code::kInvalidArgument,
                      fmt::format("blob '{}' with {} bytes of data does not fit: all blobs of an "
                                  "image hold at most 16 TiB",
-                                 blob.id.value, blob.uncompressed_size));
+                                 blob.id.value, blob.uncompressed_size))
+            .WithHint("split the content into several images");
       }
       erofs::DeviceSlot slot{};
       std::memcpy(slot.tag, blob.id.value.data(), sizeof slot.tag);

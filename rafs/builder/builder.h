@@ -98,7 +98,7 @@ Result<Tree> BuildTar(const Context& ctx, std::unique_ptr<codec::ByteStream> tar
 
 /// The bootstrap of a tree. Blobs that the tree does not use are left out and the rest numbered by
 /// first use (breadth first), as the merged bootstraps of nydus are. kInvalidArgument above the
-/// format's limits (254 blobs, 2^24 chunks a blob), naming the limit.
+/// format's limits (254 blobs, 2^24 chunks a blob, 16 TiB with the bootstrap), naming the limit.
 struct Bootstrap {
   std::string bytes;
   std::vector<std::uint32_t> used_blobs;  // positions in the BlobSet, in table order
