@@ -72,6 +72,42 @@ class ChecksTest(unittest.TestCase):
                 self.assertEqual(result.returncode, 1, (result.stdout, result.stderr))
                 self.assertIn(said, result.stdout)
 
+    def test_a_changed_header_is_looked_at_through_a_source_that_includes_it(self):
+        include = '#include "common/base/%s.h"\n'
+        files = {"common/base/a.cc": include % "clock", "common/base/b.cc": include % "clock", "common/base/clock.h": "\n",  # of no source's name
+                 "common/base/own.cc": "\n", "common/base/own.h": "\n", "a/first.cc": include % "own" + include % "clock" + include % "far",
+                 "common/base/far.h": "\n", "common/base/alone.h": "\n", "tests/unit/x.cc": include % "alone", "docs/x.md": "\n"}
+        # What changed, and the sources that stand for it.
+        cases = [(["common/base/clock.h"], ["common/base/a.cc"]), (["common/base/own.h"], ["common/base/own.cc"]), (["common/base/far.h"], ["a/first.cc"]),
+                 (["common/base/alone.h", "docs/x.md", "tests/unit/x.cc"], []), (["common/base/a.cc", "common/base/clock.h"], ["common/base/a.cc"])]
+        for changed, expected in cases:
+            with self.subTest(changed), tempfile.TemporaryDirectory() as tree:
+                for name, text in files.items():
+                    os.makedirs(os.path.dirname(os.path.join(tree, name)), exist_ok=True)
+                    pathlib.Path(tree, name).write_text(text)
+                os.makedirs(os.path.join(tree, "scripts"))
+                shutil.copy(ROOT / "scripts/tidy", os.path.join(tree, "scripts"))
+                for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "all"]):
+                    subprocess.run(["git", *command], cwd=tree, check=True)
+                for name in changed:
+                    pathlib.Path(tree, name).write_text(files[name] + "// changed\n")
+                result = subprocess.run(["scripts/tidy", "--list"], cwd=tree, capture_output=True, text=True, env=os.environ | {"TIDY_BASE": "HEAD"})
+                self.assertEqual((result.returncode, result.stdout.split()), (0, expected), result.stderr)
+
+    def test_files_that_are_too_long_are_found_wherever_they_are(self):
+        for name in ("common/base/x.cc", "common/base/CMakeLists.txt", "tests/interop/run", ".ci/run", "scripts/x"):
+            with self.subTest(name), tempfile.TemporaryDirectory() as tree:
+                for path in (pathlib.Path(tree, "scripts/check"), pathlib.Path(tree, name)):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / "scripts/check", os.path.join(tree, "scripts"))
+                for lines, code in ((800, 0), (801, 1)):
+                    pathlib.Path(tree, name).write_text("#\n" * lines)
+                    for command in (["init", "-q"], ["add", "-A"]):
+                        subprocess.run(["git", *command], cwd=tree, check=True)
+                    result = subprocess.run(["scripts/check", "sizes"], cwd=tree, capture_output=True, text=True)
+                    self.assertEqual(result.returncode, code, result.stdout)
+                self.assertIn(f"{name}: 801 lines", result.stdout)
+
     def test_tests_that_mount_say_so_without_root(self):
         env = os.environ | {"PYTHONPATH": str(ROOT / "tests/support/daemon_py"), "DAVIT_BIN_DIR": "/nowhere", "DAVIT_SOURCE_DIR": str(ROOT), "DAVIT_BUILD_DIR": "/nowhere",
                             "PYTHONDONTWRITEBYTECODE": "1"}
