@@ -1,5 +1,6 @@
 #include "rafs/fuse/read_failures.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -12,6 +13,20 @@ bool SameRange(const ReadFailure& a, const ReadFailure& b) {
 
 }  // namespace
 
+Blobs BlobsToFetchFrom(std::span<const Piece> pieces) {
+  Blobs out;
+  for (const Piece& piece : pieces) {
+    if (!Filesystem::IsLocal(std::span(&piece, 1))) out.push_back(piece.blob);
+  }
+  return out;
+}
+
+bool LieInAny(const Blobs& blobs, std::span<const Piece> pieces) {
+  return std::ranges::any_of(pieces, [&](const Piece& piece) {
+    return std::ranges::find(blobs, piece.blob) != blobs.end();
+  });
+}
+
 void ReadFailures::Add(ReadFailure failure) {
   const MutexLock lock(mutex_);
   std::erase_if(failures_, [&](const ReadFailure& old) { return SameRange(old, failure); });
@@ -20,22 +35,36 @@ void ReadFailures::Add(ReadFailure failure) {
   any_.store(true, std::memory_order_relaxed);
 }
 
-void ReadFailures::OnFetched() {
-  if (!any_.load(std::memory_order_relaxed)) return;
+std::vector<ReadFailure> ReadFailures::Snapshot() const {
   const MutexLock lock(mutex_);
-  std::erase_if(failures_,
-                [](const ReadFailure& old) { return old.error.code() != Code::kDataLoss; });
+  return {failures_.begin(), failures_.end()};
+}
+
+void ReadFailures::Forget(const std::vector<ReadFailure>& healed) const {
+  const MutexLock lock(mutex_);
+  std::erase_if(failures_, [&](const ReadFailure& one) {
+    for (const ReadFailure& gone : healed) {
+      if (SameRange(one, gone) && one.at == gone.at) return true;
+    }
+    return false;
+  });
   any_.store(!failures_.empty(), std::memory_order_relaxed);
 }
 
+// Failures are looked at without the lock, here and below: a read that fails meanwhile must not
+// wait for this.
+void ReadFailures::OnFetched(const InSamePlace& in_same_place) {
+  if (!any()) return;
+  std::vector<ReadFailure> healed = Snapshot();
+  std::erase_if(healed, [&](const ReadFailure& old) {
+    return old.error.code() == Code::kDataLoss || !in_same_place(old);
+  });
+  if (!healed.empty()) Forget(healed);
+}
+
 std::optional<ReadFailure> ReadFailures::Last(const IsLocal& is_local) const {
-  if (!any_.load(std::memory_order_relaxed)) return std::nullopt;
-  std::vector<ReadFailure> seen;
-  {
-    const MutexLock lock(mutex_);
-    seen.assign(failures_.begin(), failures_.end());
-  }
-  // Looked at without the lock: a read that fails meanwhile must not wait for this.
+  if (!any()) return std::nullopt;
+  std::vector<ReadFailure> seen = Snapshot();
   std::vector<ReadFailure> healed;
   std::optional<ReadFailure> last;
   while (!seen.empty() && !last) {
@@ -46,13 +75,7 @@ std::optional<ReadFailure> ReadFailures::Last(const IsLocal& is_local) const {
     }
     seen.pop_back();
   }
-  const MutexLock lock(mutex_);
-  std::erase_if(failures_, [&](const ReadFailure& one) {
-    for (const ReadFailure& gone : healed) {
-      if (SameRange(one, gone) && one.at == gone.at) return true;
-    }
-    return false;
-  });
+  Forget(healed);
   return last;
 }
 

@@ -365,6 +365,16 @@ void OnInterrupt(fuse_req_t req, void* data) {
   static_cast<Core*>(fuse_req_userdata(req))->slow.Signal(static_cast<SlowRead*>(data));
 }
 
+/// What could not be read of these blobs before can be had again.
+void OnFetched(Core& core, const Blobs& blobs) {
+  core.read_failures.OnFetched([&](const ReadFailure& failure) {
+    std::vector<Piece> pieces;
+    const Status located =
+        core.fs->Locate(InodeId{failure.inode}, failure.offset, failure.size, pieces);
+    return located.ok() && LieInAny(blobs, pieces);
+  });
+}
+
 /// Waits without a buffer, then copies and replies.
 void WaitAndReply(Call& call, SlowRead& read) {
   Context ctx;
@@ -373,12 +383,13 @@ void WaitAndReply(Call& call, SlowRead& read) {
   if (timeout.count() > 0) ctx.deadline = read.since + timeout;
   std::vector<Piece> pieces;
   Status done = call.core().fs->Locate(call.inode(), read.offset, read.size, pieces);
+  const Blobs blobs = BlobsToFetchFrom(pieces);
   if (done.ok()) done = Filesystem::Ensure(ctx, pieces);
   fuse_req_interrupt_func(call.request(), nullptr, nullptr);  // no Signal(read) after this
   const bool killed = read.killed;
   call.CountWaitedRead();
   if (!done) return call.Fail(done.error(), ReadErrno(done.error(), killed));
-  call.core().read_failures.OnFetched();
+  OnFetched(call.core(), blobs);
   ReplyContent(call, ctx, pieces, killed);
 }
 

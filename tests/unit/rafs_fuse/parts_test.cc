@@ -52,7 +52,11 @@ TEST(ReadFailuresTest, StandUntilTheirBytesOrOthersCome) {
   add(1, Code::kDataLoss);
   add(2, Code::kUnavailable);
   EXPECT_EQ(failures.Last(is_local)->inode, 2U);
-  failures.OnFetched();  // the registry is back; what was damaged may still be
+  const auto of_the_same_blob = [](const ReadFailure& one) { return one.inode <= 2; };
+  add(3, Code::kUnavailable);            // in another blob, perhaps of another host
+  failures.OnFetched(of_the_same_blob);  // it is back; what was damaged may still be
+  EXPECT_EQ(failures.Last(is_local)->inode, 3U);
+  failures.OnFetched([](const ReadFailure& one) { return one.inode == 3; });
   EXPECT_EQ(failures.Last(is_local)->inode, 1U);
   local.insert(1);
   EXPECT_FALSE(failures.Last(is_local).has_value());
@@ -62,6 +66,24 @@ TEST(ReadFailuresTest, StandUntilTheirBytesOrOthersCome) {
   EXPECT_EQ(failures.Last(is_local)->inode, 999U);
   for (std::uint64_t inode = 900; inode < 1000; ++inode) local.insert(inode);
   EXPECT_FALSE(failures.Last(is_local).has_value());
+}
+
+TEST(ReadFailuresTest, APlaceIsABlobThatBytesCameOf) {
+  testing::FakeBlob here("here"), away("away"), other("other");
+  away.Withhold();
+  other.Withhold();
+  const std::vector<Piece> read{{.blob = &here, .blob_offset = 0, .length = 4},
+                                {.blob = nullptr, .blob_offset = 0, .length = 9},  // a hole
+                                {.blob = &away, .blob_offset = 0, .length = 4}};
+  const Blobs fetched = BlobsToFetchFrom(read);
+  EXPECT_EQ(fetched, Blobs{&away});
+  const auto failed = [](storage::CachedBlob* blob) {
+    return std::vector<Piece>{{.blob = blob, .blob_offset = 1, .length = 2}};
+  };
+  EXPECT_TRUE(LieInAny(fetched, failed(&away)));
+  EXPECT_FALSE(LieInAny(fetched, failed(&other)));
+  EXPECT_FALSE(LieInAny(fetched, failed(&here)));
+  EXPECT_FALSE(LieInAny(fetched, failed(nullptr)));
 }
 
 TEST(InflightTest, ListsWhatIsUnderWayAndKeepsCounters) {
