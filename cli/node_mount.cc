@@ -17,9 +17,11 @@
 #include <utility>
 
 #include "cli/davitd_app.h"
+#include "cli/mount_progress.h"
 #include "cli/node_session.h"
 #include "common/base/fd.h"
 #include "common/base/log.h"
+#include "common/config/units.h"
 #include "common/digest/digest.h"
 #include "daemon/core/daemon.h"
 #include "storage/registry/reference.h"
@@ -27,6 +29,7 @@
 namespace davit::cli {
 namespace {
 
+constexpr auto kLastLook = std::chrono::seconds(5);
 constexpr auto kRestoreWait = std::chrono::seconds(60);  // for mounts of the daemon before
 
 using daemon::api::MountInfo;
@@ -36,6 +39,7 @@ struct MountFlags {
   NodeOptions node;
   std::string image, directory, id, platform, auth_file;
   std::string ready = "mounted";
+  std::string timeout;
   bool no_fill = false, plain_http = false, foreground = false;
 };
 
@@ -79,6 +83,19 @@ Result<MountRequest> RequestOf(const MountFlags& flags) {
   DAVIT_TRY_ASSIGN(request.registry_auth, AuthOf(flags));
   DAVIT_TRY(request.Validate());
   return request;
+}
+
+// How long the caller waits; for ever unless it says so.
+Context LimitOf(const MountFlags& flags) {
+  if (flags.timeout.empty()) return {};
+  const auto limit = ParseDuration(flags.timeout);
+  return limit ? Context{}.WithTimeout(*limit) : Context{};  // parsed before: see CheckTimeout
+}
+
+std::string CheckTimeout(const std::string& text) {
+  const auto limit = ParseDuration(text);
+  if (!limit) return limit.error().ToString();
+  return limit->count() > 0 ? "" : "0 is no time to wait: give a longer one, or leave it away";
 }
 
 void Report(Io& io, const MountFlags& flags, const MountInfo& info) {
@@ -148,22 +165,17 @@ Status StartDaemon(NodeSession& session) {
   return Error(Code::kDeadlineExceeded, "davitd does not answer").WithHint("see " + log_file);
 }
 
-// Shows how much is local while a mount waits for `prefetched` or `complete`.
+// Asks while a mount call waits for `prefetched` or `complete`.
 class LiveLine {
  public:
-  LiveLine(Io& io, daemon::Client& client, std::string id) {
-    if (!io.terminal) return;
+  LiveLine(Io& io, const MountFlags& flags, daemon::Client& client, std::string id) {
+    if (flags.node.output == "json") return;
     thread_ = std::jthread([&io, &client, id = std::move(id)](const std::stop_token& stop) {
-      bool shown = false;
+      MountProgress progress(io, ColumnsOf(io));
       while (Clock::Real().SleepFor(std::chrono::milliseconds(300), stop)) {
         const auto info = client.Get(Context{}.WithTimeout(std::chrono::seconds(2)), id);
-        if (!info || info->bytes_total == 0) continue;
-        io.err << fmt::format("\r{:5.1f} % local", 100.0 * static_cast<double>(info->bytes_ready) /
-                                                       static_cast<double>(info->bytes_total))
-               << std::flush;
-        shown = true;
+        if (info && info->state == "mounting") progress.Show(*info);
       }
-      if (shown) io.err << "\r\033[K" << std::flush;
     });
   }
 
@@ -171,33 +183,61 @@ class LiveLine {
   std::jthread thread_;
 };
 
+// When the caller's time is over: the mount as it is now, or why there is none. What it reached at
+// the last moment counts.
+Result<MountInfo> AtTheLimit(NodeSession& session, const MountFlags& flags,
+                             const MountRequest& request) {
+  DAVIT_TRY_ASSIGN(MountInfo info,
+                   session.client().Get(Context{}.WithTimeout(kLastLook), request.id));
+  if (info.state == "mounting") {
+    return NotReadyInTime(info, request.ready, flags.timeout,
+                          fmt::format("it goes on in the background: davit ps shows it, davit "
+                                      "umount {} ends it",
+                                      request.id));
+  }
+  if (info.state == "mounted") return info;
+  return Error(daemon::api::CodeFromName(info.error_code).value_or(Code::kInternal), info.error);
+}
+
 Status MountByDaemon(Io& io, NodeSession& session, const MountFlags& flags) {
   DAVIT_TRY_ASSIGN(const MountRequest request, RequestOf(flags));
   const bool started = !session.DaemonRuns();
   if (started) DAVIT_TRY(StartDaemon(session));
   Result<MountInfo> info = Error(Code::kInternal, "not run");
+  const Context ctx = LimitOf(flags);
   {
-    const LiveLine line(io, session.client(), request.id);
-    info = session.client().Mount(Context{}, request);
+    const LiveLine line(io, flags, session.client(), request.id);
+    info = session.client().Mount(ctx, request);
     // A new daemon brings back what there was before; this mount may be among it.
     const auto give_up = std::chrono::steady_clock::now() + kRestoreWait;
     while (started && !info && info.error().code() == Code::kAborted &&
            std::chrono::steady_clock::now() < give_up) {
       Clock::Real().SleepFor(std::chrono::milliseconds(50), {});
-      info = session.client().Mount(Context{}, request);
+      info = session.client().Mount(ctx, request);
     }
+  }
+  if (!info && info.error().code() == Code::kDeadlineExceeded && !ctx.Check("mount").ok()) {
+    info = AtTheLimit(session, flags, request);
   }
   if (!info) return std::move(info).error();
   Report(io, flags, *info);
   return {};
 }
 
-// Until the mount is there; a signal ends the wait.
-Result<MountInfo> MountUnlessSignalled(daemon::Service& service, const MountRequest& request,
-                                       const sigset_t& signals) {
+// Until the mount is there; a signal or the caller's limit ends the wait.
+Result<MountInfo> MountUnlessSignalled(Io& io, daemon::Service& service, const MountFlags& flags,
+                                       const MountRequest& request, const sigset_t& signals) {
   constexpr timespec kLook{0, 50'000'000};
+  const Context ctx = LimitOf(flags);
+  MountProgress progress(io, ColumnsOf(io));
   DAVIT_TRY_ASSIGN(MountInfo info, service.Mount(request, Duration::zero()));
   while (info.state == "mounting") {
+    if (flags.node.output != "json") progress.Show(info);
+    if (!ctx.Check("mount").ok()) {
+      return NotReadyInTime(info, request.ready, flags.timeout,
+                            "nothing is left behind; give it more time with --timeout, or mount "
+                            "without --foreground: then it goes on");
+    }
     if (::sigtimedwait(&signals, nullptr, &kLook) >= 0) {
       return Error(Code::kCancelled, "stopped by a signal before " + request.source +
                                          " was mounted; nothing is left behind");
@@ -210,7 +250,8 @@ Result<MountInfo> MountUnlessSignalled(daemon::Service& service, const MountRequ
 
 Status ServeHere(Io& io, daemon::Service& service, const MountFlags& flags,
                  const MountRequest& request, const sigset_t& signals) {
-  DAVIT_TRY_ASSIGN(const MountInfo info, MountUnlessSignalled(service, request, signals));
+  DAVIT_TRY_ASSIGN(const MountInfo info,
+                   MountUnlessSignalled(io, service, flags, request, signals));
   Report(io, flags, info);
   io.out.flush();
   constexpr timespec kSecond{1, 0};
@@ -254,6 +295,10 @@ void RegisterMount(CLI::App& app, Run& chosen) {
   command->add_option("--ready", flags->ready, "Return when mounted, prefetched or complete")
       ->check(CLI::IsMember({"mounted", "prefetched", "complete"}))
       ->capture_default_str();
+  command
+      ->add_option("--timeout", flags->timeout,
+                   "Wait no longer (90s, 10m) for --ready; the mount goes on. Default: no limit")
+      ->check(CheckTimeout);
   command->add_flag("--no-fill", flags->no_fill, "Fetch only what is read");
   command->add_flag("--plain-http", flags->plain_http, "Speak to the registry without TLS");
   command->add_option("--auth-file", flags->auth_file,

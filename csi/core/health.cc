@@ -67,7 +67,9 @@ VolumeHealth NodeService::HealthOf(const Context& ctx, const JournalEntry& entry
                fmt::format("mounting {} failed: {}", image, info->error));
   }
   if (!entry.published || info->state == "mounting") {
-    return Bad(S::kInaccessible, "Mounting", fmt::format("{} is still being mounted", image));
+    const std::string why = info->error.empty() ? "" : ": " + info->error;
+    return Bad(S::kInaccessible, "Mounting",
+               fmt::format("{} is still being mounted{}", image, why));
   }
   auto mounts = mounter_->List();
   auto real = mounter_->RealPath(entry.target);
@@ -88,7 +90,8 @@ VolumeHealth NodeService::HealthOf(const Context& ctx, const JournalEntry& entry
     return Bad(S::kInaccessible, "MountDoesNotAnswer",
                fmt::format("{} (see the log of davitd)", usage.error().ToString()));
   }
-  if (!info->error.empty()) {
+  // What cannot be fetched ahead of readers is no trouble of theirs yet.
+  if (!info->error.empty() && info->error_at_unix != 0) {
     return Bad(S::kDegraded, "ReadsFail",
                fmt::format("{} is mounted with {} of {} bytes here, and at {} a read failed: {}",
                            image, info->bytes_ready, info->bytes_total,

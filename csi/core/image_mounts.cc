@@ -210,6 +210,7 @@ Error ImageMounts::NotReady(const Context& ctx, const std::string& id, const Vol
     } else if (info.ok() && !info->state.empty()) {
       text += fmt::format(": {}", info->state);
     }
+    if (info.ok() && !info->error.empty()) text += "; " + info->error;
   }
   return Error(cancelled ? Code::kCancelled : Code::kDeadlineExceeded, std::move(text))
       .WithHint("it goes on in the background, and the kubelet's next try joins it");

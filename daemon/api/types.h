@@ -44,10 +44,12 @@ struct MountInfo {
   std::string id, source, mountpoint, data_path;  // data_path: "fuse"
   std::string manifest_digest, platform, state;   // state: mounting, mounted, failed
   std::string volume;                             // of the request; may be empty
-  /// Why it failed; of a mounted one, why the last read failed, until reads work again.
+  /// Why it failed. Else why the last read failed, until reads work again. Else why fetching ahead
+  /// does not come on (a registry that is away, damage, no room), also while somebody waits for
+  /// `prefetched` or `complete`, until anything comes.
   std::string error;
   std::string error_code;          // CodeName of that
-  std::int64_t error_at_unix = 0;  // of a failed read
+  std::int64_t error_at_unix = 0;  // of a failed read only
   std::uint64_t bytes_total = 0, bytes_ready = 0;
   bool complete = false;
   std::int64_t mounted_at_unix = 0;

@@ -47,6 +47,32 @@ Result<std::uint64_t> SharedSource::Size(const Context& ctx) {
 
 Status SharedSource::Read(const Context& ctx, ByteRange range, storage::SourceRead& how,
                           const storage::ByteSink& sink) {
+  bool came = false;
+  bool refused = false;  // by who reads: no fault of the source
+  Status status = ReadFromAny(ctx, range, how, [&](Bytes data) -> Status {
+    if (!std::exchange(came, true)) {
+      const MutexLock lock(mutex_);
+      failure_.reset();
+    }
+    Status taken = sink(data);
+    refused = !taken.ok();
+    return taken;
+  });
+  const bool background = ctx.cause == Cause::kPrefetch || ctx.cause == Cause::kBackfill;
+  if (!status && background && !refused && status.error().code() != Code::kCancelled) {
+    const MutexLock lock(mutex_);
+    failure_ = status.error();
+  }
+  return status;
+}
+
+std::optional<Error> SharedSource::background_failure() const {
+  const MutexLock lock(mutex_);
+  return failure_;
+}
+
+Status SharedSource::ReadFromAny(const Context& ctx, ByteRange range, storage::SourceRead& how,
+                                 const storage::ByteSink& sink) {
   Error error = Gone();
   bool delivered = false;
   const storage::ByteSink counting = [&](Bytes data) {
@@ -97,6 +123,16 @@ BlobSources::Share BlobSources::Add(const storage::BlobId& id,
 std::shared_ptr<storage::BlobSource> BlobSources::Get(const storage::BlobId& id) {
   const MutexLock lock(mutex_);
   return GetLocked(id);
+}
+
+std::optional<Error> BlobSources::BackgroundFailure(const storage::BlobId& id) const {
+  std::shared_ptr<SharedSource> shared;
+  {
+    const MutexLock lock(mutex_);
+    const auto it = sources_.find(id);
+    if (it != sources_.end()) shared = it->second.lock();
+  }
+  return shared == nullptr ? std::nullopt : shared->background_failure();
 }
 
 std::shared_ptr<SharedSource> BlobSources::GetLocked(const storage::BlobId& id) {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -23,6 +24,9 @@ class SharedSource final : public storage::BlobSource {
   Result<std::uint64_t> Size(const Context& ctx) override;
   Status Read(const Context& ctx, ByteRange range, storage::SourceRead& how,
               const storage::ByteSink& sink) override;
+  /// Why reads ahead of all readers fail: their last error since any byte came, each try of its
+  /// own; long before the scheduler's patience ends.
+  std::optional<Error> background_failure() const;
 
   void Add(std::uint64_t token, std::shared_ptr<storage::BlobSource> source);
   /// True when it was the last one.
@@ -34,10 +38,13 @@ class SharedSource final : public storage::BlobSource {
   // Puts a source that was refused behind the others.
   void Demote(std::uint64_t token);
   Error Gone() const;
+  Status ReadFromAny(const Context& ctx, ByteRange range, storage::SourceRead& how,
+                     const storage::ByteSink& sink);
 
   const storage::BlobId id_;
   mutable Mutex mutex_;
   std::vector<Item> sources_ DAVIT_GUARDED_BY(mutex_);
+  std::optional<Error> failure_ DAVIT_GUARDED_BY(mutex_);
 };
 
 /// Thread-safe; must outlive its shares.
@@ -67,12 +74,14 @@ class BlobSources {
   Share Add(const storage::BlobId& id, std::shared_ptr<storage::BlobSource> source);
   /// The source of a blob, for the cache.
   std::shared_ptr<storage::BlobSource> Get(const storage::BlobId& id);
+  /// See SharedSource; nothing for a blob that nothing uses.
+  std::optional<Error> BackgroundFailure(const storage::BlobId& id) const;
 
  private:
   std::shared_ptr<SharedSource> GetLocked(const storage::BlobId& id) DAVIT_REQUIRES(mutex_);
 
   const std::function<void(const storage::BlobId&)> on_unused_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::uint64_t last_token_ DAVIT_GUARDED_BY(mutex_) = 0;
   std::map<storage::BlobId, std::weak_ptr<SharedSource>> sources_ DAVIT_GUARDED_BY(mutex_);
 };

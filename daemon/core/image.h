@@ -3,6 +3,7 @@
 // tested without registries.
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -35,6 +36,9 @@ class Image {
   virtual std::shared_ptr<const rafs::Filesystem> filesystem() const = 0;
   /// Over all blobs; does not wait.
   virtual storage::BlobProgress progress() const = 0;
+  /// Why what was asked for ahead of readers (Fill, FetchListed, Prefetch) does not come: the last
+  /// error since anything came, also while it is still tried.
+  virtual std::optional<Error> ahead_error() const = 0;
   /// Fetches everything in the background. `on_end` runs once on some thread, unless this object
   /// is gone before: OK when all is local; whoever wants it at once is also told when there is no
   /// room for it (kResourceExhausted), and the fetching goes on when there is.

@@ -34,6 +34,7 @@ class ImageUse final : public Image {
     return shared_->filesystem();
   }
   storage::BlobProgress progress() const override { return shared_->progress(); }
+  std::optional<Error> ahead_error() const override { return shared_->ahead_error(); }
   Status Fill(storage::FillEnd on_end, storage::FillStart start) override {
     return shared_->Fill(
         [alive = std::weak_ptr<int>(alive_), end = std::move(on_end)](const Status& status) {

@@ -227,11 +227,13 @@ Result<bool> MountService::WaitForUnmount(const OperationPtr& operation, Duratio
 
 api::MountInfo MountService::WithProgress(api::MountInfo info, const std::shared_ptr<Image>& image,
                                           const std::shared_ptr<rafs::FuseSession>& session) {
+  std::optional<Error> ahead;
   if (image != nullptr) {
     const storage::BlobProgress progress = image->progress();
     info.bytes_total = progress.bytes_total;
     info.bytes_ready = progress.bytes_ready;
     info.complete = progress.complete;
+    if (!info.complete || info.state == "mounting") ahead = image->ahead_error();
   }
   if (session == nullptr) return info;
   const rafs::FuseStats stats = session->stats();
@@ -246,6 +248,9 @@ api::MountInfo MountService::WithProgress(api::MountInfo info, const std::shared
     info.error_code = CodeName(failure->error.code());
     info.error_at_unix =
         std::chrono::duration_cast<std::chrono::seconds>(failure->at.time_since_epoch()).count();
+  } else if (ahead) {
+    info.error = "fetching ahead fails: " + ahead->ToString();
+    info.error_code = CodeName(ahead->code());
   }
   return info;
 }

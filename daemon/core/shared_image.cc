@@ -18,7 +18,7 @@ Result<std::shared_ptr<SharedImage>> SharedImage::Open(
   DAVIT_TRY_ASSIGN(std::unique_ptr<rafs::Metadata> tree, rafs::OpenBootstrap(directory));
   DAVIT_TRY_ASSIGN(std::unique_ptr<rafs::Metadata> for_maps, rafs::OpenBootstrap(directory));
   const std::shared_ptr<const rafs::Metadata> maps = std::move(for_maps);
-  std::shared_ptr<SharedImage> image(new SharedImage(std::move(manifest_digest), cache));
+  std::shared_ptr<SharedImage> image(new SharedImage(std::move(manifest_digest), cache, sources));
   auto opener = [maps, directory, source, &cache, &scheduler,
                  &sources](std::uint32_t position) -> Result<std::shared_ptr<storage::CachedBlob>> {
     const rafs::BlobRecord& record = maps->blobs()[position];
@@ -53,6 +53,21 @@ storage::BlobProgress SharedImage::progress() const {
   return sum;
 }
 
+std::optional<Error> SharedImage::ahead_error() const {
+  if (!ahead_.load()) return std::nullopt;
+  // Also of one that is complete: this image's own table of it may still be missing.
+  for (const bool complete : {false, true}) {
+    for (const rafs::BlobRecord& blob : metadata().blobs()) {
+      if (cache_.Progress(blob.id).complete != complete) continue;
+      // The cache hears of a registry that is away only when the scheduler's patience has ended.
+      auto error = sources_.BackgroundFailure(blob.id);
+      if (!error) error = cache_.BackgroundError(blob.id);
+      if (error) return error;
+    }
+  }
+  return std::nullopt;
+}
+
 void SharedImage::OnBlobEnd(FillState& state, const Status& status) {
   storage::FillEnd on_end;
   {
@@ -64,6 +79,7 @@ void SharedImage::OnBlobEnd(FillState& state, const Status& status) {
 }
 
 Status SharedImage::Fill(storage::FillEnd on_end, storage::FillStart start) {
+  ahead_ = true;
   const auto count = static_cast<std::uint32_t>(metadata().blobs().size());
   std::vector<std::shared_ptr<storage::CachedBlob>> blobs;
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -117,6 +133,7 @@ Status SharedImage::StartPrefetch(const rafs::Filesystem& fs, storage::BlobCache
 Status SharedImage::FetchListed(const Context& ctx) {
   Context background = ctx;
   background.cause = Cause::kPrefetch;
+  ahead_ = true;
   DAVIT_TRY_ASSIGN(const Ranges ranges, ListedRanges());
   DAVIT_TRY(StartPrefetch(*fs_, cache_, ranges));  // several at a time; then wait for each
   for (const auto& [position, range] : ranges) {
@@ -127,6 +144,7 @@ Status SharedImage::FetchListed(const Context& ctx) {
 }
 
 Status SharedImage::Prefetch(const std::vector<std::string>& paths, ThreadPool& pool) {
+  ahead_ = true;
   std::vector<rafs::InodeId> inodes;
   for (const std::string& path : paths) {
     DAVIT_TRY_ASSIGN(const rafs::InodeId inode, rafs::LookupPath(metadata(), path));

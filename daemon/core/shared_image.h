@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,6 +32,8 @@ class SharedImage {
   const rafs::Metadata& metadata() const { return fs_->metadata(); }
   std::shared_ptr<const rafs::Filesystem> filesystem() const { return fs_; }
   storage::BlobProgress progress() const;
+  /// See Image.
+  std::optional<Error> ahead_error() const;
 
   /// Starts the background fill at the first call, and hastens it at a later one that wants it at
   /// once. `on_end` runs once: OK when all is local, else the first error of a blob.
@@ -50,8 +53,8 @@ class SharedImage {
     storage::FillEnd on_end DAVIT_GUARDED_BY(mutex);  // null: told
   };
 
-  SharedImage(std::string manifest_digest, storage::BlobCache& cache)
-      : manifest_digest_(std::move(manifest_digest)), cache_(cache) {}
+  SharedImage(std::string manifest_digest, storage::BlobCache& cache, BlobSources& sources)
+      : manifest_digest_(std::move(manifest_digest)), cache_(cache), sources_(sources) {}
   static void OnBlobEnd(FillState& state, const Status& status);
   Result<Ranges> ListedRanges() const;
   static Status StartPrefetch(const rafs::Filesystem& fs, storage::BlobCache& cache,
@@ -59,7 +62,9 @@ class SharedImage {
 
   const std::string manifest_digest_;
   storage::BlobCache& cache_;
+  const BlobSources& sources_;
   std::shared_ptr<const rafs::Metadata> maps_;  // for the blobs' maps
+  std::atomic<bool> ahead_{false};              // anything was asked for ahead of readers
   std::atomic<bool> listed_started_{false};     // what the image's author listed is on its way
   std::shared_ptr<const rafs::Filesystem> fs_;
 };

@@ -63,6 +63,7 @@ void BlobCore::StopBackground() {
     background_.unadmitted.clear();
     background_.short_of = 0;
     background_.said_short = false;
+    background_.failure.reset();
     background_.stop.request_stop();
     background_.stop = std::stop_source();
     background_.load_at_once = std::stop_source();
@@ -164,7 +165,9 @@ void BlobCore::OnLoadedInBackground(const std::shared_ptr<BlobUser>& user, const
         if (waiting.user == user) waiting.refused = status.error();
       }
     }
+    if (status.ok()) background_.failure.reset();
     if (!status.ok() && !cancelled) {
+      background_.failure = status.error();
       if (loaded_.load() == nullptr) ScheduleRetry();
       background_.admit_at = env_.clock.Now() + kFirstRetry;
     }
@@ -325,12 +328,23 @@ Error BlobCore::NoRoom() const {
                       "evicted to fetch ahead");
 }
 
+std::optional<Error> BlobCore::BackgroundError() const {
+  const bool complete = progress().complete;
+  const MutexLock lock(mutex_);
+  if (complete && background_.unadmitted.empty()) return std::nullopt;
+  if (background_.short_of > 0 && background_.said_short) return NoRoom();
+  return background_.failure;
+}
+
 void BlobCore::OnTransferEnd(Flight& flight, const Status& status) {
   if (!flight.background_slot) return;
   {
     MutexLock lock(mutex_);
     --background_.running;
-    if (!status.ok() && status.error().code() != Code::kCancelled) ScheduleRetry();
+    if (!status.ok() && status.error().code() != Code::kCancelled) {
+      background_.failure = status.error();
+      ScheduleRetry();
+    }
   }
   if (!status.ok() && status.error().code() != Code::kCancelled) {
     log::Warn("background fetch failed; it is tried again later",

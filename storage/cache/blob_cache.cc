@@ -287,6 +287,11 @@ BlobProgress BlobCacheImpl::Progress(const BlobId& id) const {
   return found == entries_.end() ? BlobProgress{} : found->second.Known();
 }
 
+std::optional<Error> BlobCacheImpl::BackgroundError(const BlobId& id) const {
+  const auto core = CoreOf(id);
+  return core == nullptr ? std::nullopt : core->BackgroundError();
+}
+
 BlobCache::Stats BlobCacheImpl::stats() const {
   const CacheCounters& c = env_.counters;
   Stats out{.bytes_on_disk =

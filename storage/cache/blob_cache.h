@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -149,6 +150,10 @@ class BlobCache {
   /// Also of a blob that nothing has read since the start: as it was when it was last in use. All
   /// zeros when the cache does not know it.
   virtual BlobProgress Progress(const BlobId& id) const = 0;
+  /// Why background work on a blob in use does not come on: its last failure since anything of the
+  /// blob arrived, or that there is no room. Nothing when it is complete for all that wait for it.
+  /// A try that failed within the scheduler's patience is no failure yet.
+  virtual std::optional<Error> BackgroundError(const BlobId& id) const = 0;
   virtual Stats stats() const = 0;
   /// Order in which the blob's chunks were first read (indices), for later images.
   virtual Result<std::vector<std::uint32_t>> AccessOrder(const BlobId& id) const = 0;

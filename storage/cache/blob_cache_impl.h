@@ -43,6 +43,7 @@ class BlobCacheImpl final : public BlobCache {
   Status Remove(const BlobId& id) override;
   std::vector<BlobInfo> List() const override;
   BlobProgress Progress(const BlobId& id) const override;
+  std::optional<Error> BackgroundError(const BlobId& id) const override;
   Stats stats() const override;
   Result<std::vector<std::uint32_t>> AccessOrder(const BlobId& id) const override;
   Status Flush() override;

@@ -156,6 +156,8 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
   void Pump();
   /// The callbacks of Fill() that are due; each is given once.
   std::vector<std::function<void()>> TakeEnds();
+  /// See BlobCache.
+  std::optional<Error> BackgroundError() const;
   /// Bytes that the next step of background work found no room for; 0 when it does not wait.
   std::uint64_t short_of() const;
   /// Goes on when there is room now for what did not fit; else says so, once.
@@ -248,6 +250,7 @@ class BlobCore : public std::enable_shared_from_this<BlobCore> {
     std::int64_t short_of = 0;  // > 0: stopped, until there is room for so much
     TimePoint short_since{};
     bool said_short = false;
+    std::optional<Error> failure;  // the last one since anything arrived
   };
   Error NoRoom() const;
   FlightPtr NextBackground(LoadedMap& loaded) DAVIT_REQUIRES(mutex_);

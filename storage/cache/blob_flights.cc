@@ -295,6 +295,9 @@ void BlobCore::Publish(Flight& flight, std::span<const std::uint32_t> units) {
     }
     // Only what has arrived is a success: what is damaged or cannot be written arrives, too.
     if (flight.background_slot && fresh != 0) background_.retry_delay = {};
+    // What is damaged stays so, whatever else arrives, until all is here.
+    const bool damaged = background_.failure && background_.failure->code() == Code::kDataLoss;
+    if (fresh != 0 && !damaged) background_.failure.reset();
     ready_bytes_.fetch_add(bytes);
     complete = fresh != 0 && ready_chunks_.fetch_add(fresh) + fresh == loaded.wanted_chunks();
     Account(static_cast<std::int64_t>(disk_bytes));
@@ -310,6 +313,9 @@ void BlobCore::Fail(Flight& flight, std::span<const std::uint32_t> units, const 
       error.code() != Code::kCancelled && env_.clock.Now() >= background_.retry_at) {
     ScheduleRetry();
   }
+  const bool background =
+      flight.background_slot || (flight.repaired && flight.repaired->background_slot);
+  if (background && error.code() != Code::kCancelled) background_.failure = error;
   for (const std::uint32_t unit : units) {
     const auto found = flights_.find(unit);
     if (found == flights_.end() || found->second.get() != &flight) continue;

@@ -67,9 +67,88 @@ class ForegroundTest(FaultCase):
         self.assertLess(took, 1.5)
         self.check_nothing_left()
 
+    def test_the_limit_of_who_waits(self):
+        """The mount ends with the process that serves it."""
+        self.registry.fault("drip", path=self.content_blob(), bytes_per_second=2000)
+        self.start("--ready", "complete", "--timeout", "3s")
+        self.assertEqual(self.process.wait(20), 1)
+        with open(self.err.name, encoding="utf-8") as text:
+            self.assertRegex(text.read(), r"is not complete after 3s: .*nothing is left behind")
+        self.check_nothing_left()
+
     def content_blob(self):
         blobs = os.path.join(self.layout, "blobs/sha256")
         return max(os.listdir(blobs), key=lambda name: os.path.getsize(os.path.join(blobs, name)))
+
+
+class WaitTest(FaultCase):
+    """davit mount --ready complete with the registry away: it says why, and waits no longer than told."""
+
+    # Far longer than the test: what is shown is each try, not the scheduler's last word.
+    SETTINGS = {**FaultCase.SETTINGS, "scheduler__background_patience": "10m", "scheduler__backoff_max": "300ms"}
+
+    def wait_for_all(self, *words):
+        return davit("mount", self.registry.image, os.path.join(self.dir, "m"), "--id", "m", "--no-fill", "--plain-http",
+                     "--ready", "complete", "--socket", self.daemon.socket, *words, ok=False)
+
+    def info(self):
+        return self.daemon.call("GET", "/api/v1/mounts/m")
+
+    def check_said_why(self, refused, *reasons):
+        self.assertEqual(refused.returncode, 1, refused.stderr)
+        self.assertEqual(refused.stdout, "")
+        said, last = refused.stderr.splitlines()
+        self.assertRegex(said, r"^davit: m waits: fetching ahead fails: ")
+        self.assertRegex(last, r" is not complete after 3s: it is mounted with [\d.]+ \S+ of [\d.]+ \S+ here; fetching ahead fails: ")
+        self.assertIn("davit umount m", last)
+        for text in (said, last):
+            for reason in reasons:
+                self.assertIn(reason, text)
+
+    def check_goes_on(self):
+        info = self.info()
+        self.assertEqual((info["state"], info["complete"]), ("mounting", False))
+        self.assertIn("fetching ahead fails: ", info["error"])
+        self.assertNotIn("error_at_unix", info)
+        self.assertIn("fetching ahead fails: ", davit("ps", "--socket", self.daemon.socket).stdout)
+
+    def check_gets_there(self):
+        wait_for(lambda: self.info()["complete"] and self.info()["state"] == "mounted", 30, "all of it")
+        self.assertNotIn("error", self.info())
+        self.assertNotIn("waits", self.wait_for_all("--timeout", "20s").stderr)
+        self.check_all(os.path.join(self.dir, "m"))
+
+    def test_one_that_is_mounted(self):
+        self.start_daemon()
+        self.mount(fill=False)
+        self.registry.away()
+        self.check_said_why(self.wait_for_all("--timeout", "3s"), f"127.0.0.1:{self.registry.port}")
+        self.check_goes_on()
+        self.registry.away(False)
+        self.check_gets_there()
+
+    def test_a_new_one(self):
+        self.start_daemon()
+        os.makedirs(os.path.join(self.dir, "m"))
+        self.registry.fault("status", status=503, path=self.content_blob())  # metadata is another blob
+        self.check_said_why(self.wait_for_all("--timeout", "3s"), "503")
+        self.check_goes_on()
+        davit("umount", "m", "--socket", self.daemon.socket)
+        self.assertFalse(is_mounted(os.path.join(self.dir, "m")))
+        self.registry.clear()
+        self.assertEqual(self.wait_for_all("--timeout", "30s").returncode, 0)
+        self.check_gets_there()
+
+    def content_blob(self):
+        blobs = os.path.join(self.layout, "blobs/sha256")
+        return max(os.listdir(blobs), key=lambda name: os.path.getsize(os.path.join(blobs, name)))
+
+    def test_a_time_that_is_none(self):
+        self.start_daemon()
+        for text in ("0", "5", "soon", "-3s"):
+            refused = self.wait_for_all("--timeout=" + text)
+            self.assertEqual(refused.returncode, 2, text)
+            self.assertIn("--timeout", refused.stderr)
 
 
 class StatTest(FaultCase):

@@ -89,10 +89,13 @@ TEST_F(Background, ProgressIsInTheText) {
     info.state = "mounting";
     info.bytes_total = 751'000'000;
     info.bytes_ready = 120'500'000;
+    info.error = "fetching ahead fails: GET registry.test: 503";
   });
   const Status late = PublishFor(milliseconds(20));
   EXPECT_CODE(late, Code::kDeadlineExceeded);
   EXPECT_NE(late.error().message().find("120.5 MB of 751.0 MB are here"), std::string::npos)
+      << late.error().message();
+  EXPECT_NE(late.error().message().find("GET registry.test: 503"), std::string::npos)
       << late.error().message();
 }
 

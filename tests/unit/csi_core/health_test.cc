@@ -75,9 +75,20 @@ TEST_F(HealthTest, MountFailed) {
   ExpectBad("MountFailed", "bad magic");
 }
 
+TEST_F(HealthTest, FetchingAheadThatFailsIsNoFaultOfTheVolume) {
+  daemon_.Change(IdOf("v1"), [](daemon::api::MountInfo& info) {
+    info.error = "fetching ahead fails: registry.test: 503";
+  });
+  EXPECT_EQ(Ask().status, VolumeHealth::Status::kHealthy) << Ask().message;
+  daemon_.Change(IdOf("v1"), [](daemon::api::MountInfo& info) { info.state = "mounting"; });
+  ExpectBad("Mounting", "registry.test: 503");
+}
+
 TEST_F(HealthTest, RegistryAwayWhileIncompleteIsDegraded) {
-  daemon_.Change(IdOf("v1"),
-                 [](daemon::api::MountInfo& info) { info.error = "registry.test: 503"; });
+  daemon_.Change(IdOf("v1"), [](daemon::api::MountInfo& info) {
+    info.error = "registry.test: 503";
+    info.error_at_unix = 1'700'000'123;
+  });
   ExpectBad("ReadsFail", "503", VolumeHealth::Status::kDegraded);
   const auto stats = node_->Stats(Context{}, "v1", "/pods/a");
   ASSERT_TRUE(stats.ok());

@@ -46,6 +46,10 @@ class BlobSourcesTest : public ::testing::Test {
     }));
     return out;
   }
+  Status ReadAhead(Cause cause, const storage::ByteSink& sink = [](Bytes) { return Status(); }) {
+    storage::SourceRead how;
+    return sources.Get(kBlob)->Read({.cause = cause}, {0, 1}, how, sink);
+  }
   int unused = 0;
   BlobSources sources{[this](const storage::BlobId&) { ++unused; }};
   std::shared_ptr<NamedSource> one = std::make_shared<NamedSource>("one");
@@ -125,6 +129,36 @@ TEST(MountCredentialsTest, OwnOnesFirstThenTheConfigured) {
   const auto bad = credentials.Renew(Secret("hunter2"));
   ASSERT_FALSE(bad.ok());
   EXPECT_EQ(bad.error().ToString().find("hunter2"), std::string::npos);
+}
+
+TEST_F(BlobSourcesTest, WhyNothingComesAheadOfReadersIsKnownUntilSomethingComes) {
+  EXPECT_FALSE(sources.BackgroundFailure(kBlob));
+  const auto share = sources.Add(kBlob, one);
+  one->error = Error(Code::kUnavailable, "away");
+  EXPECT_FALSE(ReadAhead(Cause::kDemand).ok());  // the reader hears of it
+  EXPECT_FALSE(sources.BackgroundFailure(kBlob));
+  for (const Cause cause : {Cause::kPrefetch, Cause::kBackfill}) {
+    EXPECT_FALSE(ReadAhead(cause).ok());
+    ASSERT_TRUE(sources.BackgroundFailure(kBlob));
+    EXPECT_EQ(sources.BackgroundFailure(kBlob)->message(), "away");
+    one->error.reset();
+    EXPECT_TRUE(Read().ok());  // for a reader: it is the same place
+    EXPECT_FALSE(sources.BackgroundFailure(kBlob));
+    one->error = Error(Code::kUnavailable, "away");
+  }
+  one->prefix = "t";  // a connection that is cut each time
+  EXPECT_FALSE(ReadAhead(Cause::kBackfill).ok());
+  EXPECT_TRUE(sources.BackgroundFailure(kBlob));
+}
+
+TEST_F(BlobSourcesTest, WhoGivesUpOrCannotTakeItSaysNothingAboutTheSource) {
+  const auto share = sources.Add(kBlob, one);
+  one->error = Error(Code::kCancelled, "the caller gave up");
+  EXPECT_FALSE(ReadAhead(Cause::kBackfill).ok());
+  one->error.reset();
+  const auto full = [](Bytes) { return Status(Error(Code::kResourceExhausted, "no room")); };
+  EXPECT_FALSE(ReadAhead(Cause::kBackfill, full).ok());
+  EXPECT_FALSE(sources.BackgroundFailure(kBlob));
 }
 
 }  // namespace

@@ -16,6 +16,10 @@ class FakeImages::FakeImage final : public daemon::Image {
   const std::string& platform() const override { return platform_; }
   std::shared_ptr<const rafs::Filesystem> filesystem() const override { return nullptr; }
   storage::BlobProgress progress() const override { return {10, 20, false}; }
+  std::optional<Error> ahead_error() const override {
+    const MutexLock lock(owner_.mutex_);
+    return owner_.ahead_error_;
+  }
   Status Fill(storage::FillEnd on_end, storage::FillStart start) override {
     const MutexLock lock(owner_.mutex_);
     if (owner_.ready_error_) return *owner_.ready_error_;
@@ -90,6 +94,10 @@ void FakeImages::FailWith(std::optional<Error> error) {
 void FakeImages::FailReadyWith(std::optional<Error> error) {
   const MutexLock lock(mutex_);
   ready_error_ = std::move(error);
+}
+void FakeImages::SetAheadError(std::optional<Error> error) {
+  const MutexLock lock(mutex_);
+  ahead_error_ = std::move(error);
 }
 void FakeImages::SetDigest(std::string digest) {
   const MutexLock lock(mutex_);

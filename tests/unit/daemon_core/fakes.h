@@ -48,6 +48,8 @@ class FakeImages final : public daemon::ImageProvider {
   void FailWith(std::optional<Error> error);
   /// FetchListed() and Fill() fail; opening does not.
   void FailReadyWith(std::optional<Error> error);
+  /// What keeps a fill from coming on.
+  void SetAheadError(std::optional<Error> error);
   /// Waits until some image is being filled; false after ten seconds.
   bool AwaitFill();
   /// Ends the fill of all images, waiting for one.
@@ -79,6 +81,7 @@ class FakeImages final : public daemon::ImageProvider {
   bool listed_blocked_ DAVIT_GUARDED_BY(mutex_) = false;
   std::optional<Error> error_ DAVIT_GUARDED_BY(mutex_);
   std::optional<Error> ready_error_ DAVIT_GUARDED_BY(mutex_);
+  std::optional<Error> ahead_error_ DAVIT_GUARDED_BY(mutex_);
   std::string digest_ DAVIT_GUARDED_BY(mutex_) = "sha256:" + std::string(64, 'a');
   std::vector<daemon::ImageRequest> requests_ DAVIT_GUARDED_BY(mutex_);
   std::set<std::string> needed_ DAVIT_GUARDED_BY(mutex_);

@@ -401,6 +401,32 @@ TEST_F(MountServiceTest, AFailedReadShowsInTheMountUntilItHeals) {
   EXPECT_EQ(service->Get("m")->error, "");
 }
 
+TEST_F(MountServiceTest, WhoWaitsForAllOfItSeesWhyItDoesNotCome) {
+  Open();
+  images.SetAheadError(
+      Error(Code::kUnavailable, "registry: connection refused").WithHint("start it"));
+  api::MountRequest request = Request();
+  request.ready = api::Ready::kComplete;
+  ASSERT_TRUE(service->Mount(request, Duration::zero()).ok());
+  ASSERT_TRUE(images.AwaitFill());
+  auto info = service->Get("m");
+  EXPECT_EQ(info->state, "mounting");
+  EXPECT_EQ(info->error, "fetching ahead fails: registry: connection refused (start it)");
+  EXPECT_EQ(info->error_code, "unavailable");
+  EXPECT_EQ(info->error_at_unix, 0);
+  mounter.SetReadFailure(rafs::ReadFailure{.error = Error(Code::kDataLoss, "chunk 3"),
+                                           .at = std::chrono::system_clock::now(),
+                                           .inode = 5,
+                                           .offset = 0,
+                                           .size = 1});
+  EXPECT_EQ(service->Get("m")->error_code, "data_loss");  // what a reader saw comes first
+  mounter.SetReadFailure(std::nullopt);
+  images.SetAheadError(std::nullopt);  // something came
+  EXPECT_EQ(service->Get("m")->error, "");
+  images.EndFills();
+  EXPECT_TRUE(Await("m", "mounted"));
+}
+
 TEST_F(MountServiceTest, RestartKeepsPlaceAndDigest) {
   Open();
   const auto before = service->Mount(Request(), kPatience);

@@ -15,6 +15,7 @@
 #include "rafs/fuse/read_buffers.h"
 #include "rafs/fuse/read_failures.h"
 #include "rafs/fuse/workers.h"
+#include "tests/support/fake_image/fake_image.h"
 
 namespace davit::rafs {
 namespace {
@@ -69,7 +70,9 @@ TEST(ReadFailuresTest, StandUntilTheirBytesOrOthersCome) {
 }
 
 TEST(ReadFailuresTest, APlaceIsABlobThatBytesCameOf) {
-  testing::FakeBlob here("here"), away("away"), other("other");
+  davit::testing::FakeBlob here("here");
+  davit::testing::FakeBlob away("away");
+  davit::testing::FakeBlob other("other");
   away.Withhold();
   other.Withhold();
   const std::vector<Piece> read{{.blob = &here, .blob_offset = 0, .length = 4},

@@ -48,6 +48,10 @@ TEST_F(FillFaultsTest, WhatIsDamagedForGoodIsLeftOutAndTriedEverMoreRarely) {
   }));
   EXPECT_FALSE(cached->progress().complete);
   EXPECT_FALSE(cached->IsReady(RangeOf(blob, 20)));
+  ASSERT_TRUE(Eventually([&] { return cache_->BackgroundError(blob.map->id()).has_value(); }));
+  const auto why = cache_->BackgroundError(blob.map->id());
+  EXPECT_EQ(why->code(), Code::kDataLoss) << why->ToString();
+  EXPECT_FALSE(cache_->BackgroundError(other.map->id()));
   // Twice at each try. At 15, 45, 105, 225, 465, 945, 1545 s; every 15 s it would be 200 times.
   Pass(std::chrono::seconds(1500));
   const std::size_t tries = RequestsFor(blob, 20);
@@ -81,11 +85,15 @@ TEST_F(FillFaultsTest, ADiskThatTakesNothingIsNoReasonToFetchAllTheTime) {
   }));
   Pass(std::chrono::seconds(600));
   EXPECT_LE(blob.source->requests().size() - begun, 60U);  // every 15 s it would be 80 and more
+  const auto why = cache_->BackgroundError(blob.map->id());
+  ASSERT_TRUE(why);
+  EXPECT_NE(why->message().find("Input/output error"), std::string::npos) << why->ToString();
   files_.FailWrites("/data", 0);
   EXPECT_TRUE(Eventually([&] {
     clock_.Advance(std::chrono::seconds(60));
     return done.load();
   }));
+  EXPECT_FALSE(cache_->BackgroundError(blob.map->id()));
 }
 
 TEST_F(FillFaultsTest, WhoWaitsForAllOfItDoesNotWaitForQuiet) {
@@ -106,6 +114,29 @@ TEST_F(FillFaultsTest, WhoWaitsForAllOfItDoesNotWaitForQuiet) {
   std::atomic<bool> second_done{false};
   cache_->Fill(second_cached, [&](const Status&) { second_done = true; }, FillStart::kAtOnce);
   EXPECT_TRUE(Eventually([&] { return second_done.load(); }));
+}
+
+TEST_F(FillFaultsTest, WhyItDoesNotComeOnIsKnownUntilSomethingComes) {
+  const FakeBlob blob({.chunks = 60, .min_chunk = 9000, .max_chunk = 20'000});
+  OpenCache();
+  EXPECT_FALSE(cache_->BackgroundError(blob.map->id()));
+  const auto cached = OpenBlob(blob);
+  blob.source->SetHook([](const auto&, std::uint64_t, auto&) -> Status {
+    return Error(Code::kUnavailable, "away");
+  });
+  cache_->Fill(cached, nullptr);
+  ASSERT_TRUE(Eventually([&] {
+    clock_.Advance(std::chrono::seconds(60));  // patience
+    return cache_->BackgroundError(blob.map->id()).has_value();
+  }));
+  EXPECT_EQ(cache_->BackgroundError(blob.map->id())->code(), Code::kUnavailable);
+  blob.source->SetHook(nullptr);
+  ASSERT_TRUE(Eventually([&] {
+    clock_.Advance(std::chrono::seconds(60));
+    return !cache_->BackgroundError(blob.map->id()).has_value();
+  }));
+  cache_->StopBackground(blob.map->id());
+  EXPECT_FALSE(cache_->BackgroundError(blob.map->id()));
 }
 
 }  // namespace
