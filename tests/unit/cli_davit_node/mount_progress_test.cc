@@ -56,7 +56,7 @@ TEST_F(MountProgressTest, ATerminalHasOneLineThatFits) {
     err.str("");
     progress.Show(
         Waiting(2'000'000, "gr\xc3\xbc\xc3\x9f\x65 \xe2\x82\xac\xe2\x82\xac\xe2\x82\xac"));
-    EXPECT_EQ(err.str(), "\r\033[K 50.0 % local, gr\xc3\xbc\xc3\x9f\x65 \xe2\x82\xac");
+    EXPECT_EQ(err.str(), "\r\033[K 50.0 % local, gr\xc3\xbc\xc3\x9f\x65 \xe2\x82\xac\xe2\x82\xac");
     err.str("");
   }
   EXPECT_EQ(err.str(), "\r\033[K");
@@ -75,7 +75,8 @@ TEST_F(MountProgressTest, AtTheLimitItSaysWhatWasReached) {
                                      daemon::api::Ready::kComplete, "3s", "it goes on");
   EXPECT_EQ(error.code(), Code::kDeadlineExceeded);
   EXPECT_EQ(error.ToString(),
-            "registry/app:v1 is not complete after 3s: it is mounted with 1.0 MB of 4.0 MB here; "
+            "registry/app:v1 is not complete after 3s: it is mounted with 976.6 KiB of 3.8 MiB "
+            "here; "
             "fetching ahead fails: away (it goes on)");
   MountInfo early = Waiting(0);
   early.mounted_at_unix = 0;
