@@ -48,7 +48,7 @@ void MountProgress::Show(const daemon::api::MountInfo& info) {
   if (columns_ == 0) {
     if (info.error.empty() || info.error_code == said_) return;
     said_ = info.error_code;
-    io_.err << "davit: " << info.id << " waits: " << Clean(info.error) << std::endl;
+    io_.err << "davit: " << info.id << " waits: " << Clean(info.error) << "\n" << std::flush;
     return;
   }
   std::string line = Local(info);

@@ -127,6 +127,7 @@ Status StartDaemon(NodeSession& session) {
     words.insert(words.end(), {"--config", session.config_file()});
   }
   std::vector<char*> argv;
+  argv.reserve(words.size() + 1);
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
   posix_spawnattr_t attributes;

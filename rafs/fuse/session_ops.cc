@@ -478,6 +478,8 @@ const fuse_lowlevel_ops& SessionOps() {
   return kOps;
 }
 
+// By value: they end here.
+// NOLINTNEXTLINE(performance-unnecessary-value-param)
 void AnswerCancelledReads(std::vector<std::unique_ptr<SlowRead>> reads) {
   for (const auto& read : reads) {
     auto* const req = static_cast<fuse_req_t>(read->request);

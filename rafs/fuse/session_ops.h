@@ -7,7 +7,7 @@
 
 #include "rafs/fuse/slow_reads.h"
 
-struct fuse_lowlevel_ops;
+struct fuse_lowlevel_ops;  // NOLINT(readability-identifier-naming): libfuse's
 
 namespace davit::rafs {
 

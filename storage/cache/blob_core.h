@@ -73,7 +73,7 @@ struct LoadedMap {
   }
 
   struct Partial {
-    explicit Partial(std::shared_ptr<const BlobMap> base)
+    explicit Partial(const std::shared_ptr<const BlobMap>& base)
         : map(std::make_shared<PartialMap>(base)),
           unknown(base->chunk_count()),
           learned(base->chunk_count()) {}
